@@ -1,1 +1,6 @@
 //! oarlock-wal
+
+mod mmap;
+
+pub mod vfs;
+pub use vfs::{RealVfs, Vfs};

@@ -1,0 +1,266 @@
+//! The operating system behind the seam.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Access, File, Lock, Vfs};
+use crate::mmap;
+
+/// The operating system's files.
+///
+/// Every descriptor is close-on-exec, new files are 0600 and new directories 0700 (less what the umask takes), and a
+/// new file is never made through a symbolic link. Reads by [`File::view`] come from a map that is made at the first
+/// view and made anew when the file has grown beyond it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealVfs;
+
+impl Vfs for RealVfs {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = dir.ancestors().take_while(|d| !named(d).is_dir()).collect();
+        // The deepest directory that exists may have been made by a run that died just before it synced the name.
+        // Where the parent may not even be read, its maker was somebody else, and long ago.
+        let present = dir.ancestors().nth(missing.len());
+        if let Some(parent) = present.and_then(Path::parent) {
+            match self.sync_dir(parent) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                done => done?,
+            }
+        }
+        for made in missing.into_iter().rev() {
+            match fs::DirBuilder::new().mode(0o700).create(made) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
+                done => done?,
+            }
+            self.sync_dir(made.parent().unwrap_or(Path::new("")))?;
+        }
+        Ok(())
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        Ok(Box::new(RealFile::new(file)))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
+        let file =
+            fs::OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path)?;
+        Ok(Box::new(RealFile::new(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(named(dir))?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(named(dir))?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(fs::TryLockError::Error(e)) => return Err(e),
+        }
+        // Only now is it ours to write; whoever is refused from here on reads who holds it.
+        file.set_len(0)?;
+        file.write_all_at(std::process::id().to_string().as_bytes(), 0)?;
+        Ok(Box::new(RealLock { _file: file }))
+    }
+}
+
+/// `Path::parent` of a bare name is the empty path, which the operating system does not know.
+fn named(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: fs::File,
+    /// The map that views are cut from, empty until the first one. Held for pointer arithmetic only.
+    map: Mutex<Bytes>,
+}
+
+impl RealFile {
+    fn new(file: fs::File) -> Self {
+        Self { file, map: Mutex::new(Bytes::new()) }
+    }
+}
+
+impl File for RealFile {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(&self.file, bytes, offset)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(&self.file, buf, offset)
+    }
+
+    fn view(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let end = start.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut map = self.map.lock();
+        if map.len() < end {
+            let size = self.len()?;
+            if size < end as u64 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            *map = mmap::map(&self.file, size)?;
+        }
+        Ok(map.slice(start..end))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        *self.map.lock() = Bytes::new(); // a map beyond the new end must not serve another view
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+/// The lock belongs to the open file, so closing it gives the lock back.
+#[derive(Debug)]
+struct RealLock {
+    _file: fs::File,
+}
+
+impl Lock for RealLock {}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("exists").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn directories_and_files_are_for_their_owner_only() {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let dir = tmp.path().join("a/b/c");
+        RealVfs.create_dir_all(&dir).expect("creates");
+        RealVfs.create_dir_all(&dir).expect("is there already");
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(mode(&tmp.path().join("a")), 0o700);
+        let file = dir.join("f");
+        RealVfs.create_new(&file).expect("creates");
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(
+            RealVfs.create_new(&file).expect_err("is there").kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        assert_eq!(RealVfs.list(&dir).expect("lists"), ["f"]);
+        RealVfs.rename(&file, &dir.join("g")).expect("renames");
+        RealVfs.sync_dir(&dir).expect("syncs");
+        RealVfs.remove(&dir.join("g")).expect("removes");
+        assert_eq!(
+            RealVfs.open(&file, Access::Read).expect_err("gone").kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_file_is_not_created_through_a_symbolic_link() {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let (link, target) = (tmp.path().join("link"), tmp.path().join("target"));
+        std::os::unix::fs::symlink(&target, &link).expect("links");
+        assert_eq!(
+            RealVfs.create_new(&link).expect_err("a link").kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn views_show_what_was_written_and_outlive_the_file() {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let path = tmp.path().join("f");
+        let file = RealVfs.create_new(&path).expect("creates");
+        assert!(file.is_empty().expect("len"));
+        assert_eq!(file.view(0, 1).expect_err("empty").kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(file.view(u64::MAX, 1).expect_err("far").kind(), io::ErrorKind::UnexpectedEof);
+        file.write_all_at(&[0; 8192], 0).expect("writes");
+        let before = file.view(0, 4).expect("views");
+        file.write_all_at(b"oars", 4096).expect("writes");
+        assert_eq!(file.view(4096, 4).expect("same map"), "oars");
+        file.write_all_at(b"more", 8192).expect("writes");
+        let grown = file.view(8190, 6).expect("a new map");
+        assert_eq!(grown, &b"\0\0more"[..]);
+        file.set_len(16).expect("cuts");
+        assert_eq!(file.view(8190, 6).expect_err("cut").kind(), io::ErrorKind::UnexpectedEof);
+        file.sync_data().expect("syncs");
+        file.sync_all().expect("syncs");
+        drop(file);
+        RealVfs.remove(&path).expect("removes");
+        assert_eq!(before, &[0; 4][..]);
+    }
+
+    #[test]
+    fn a_file_opened_for_reading_refuses_writes() {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let path = tmp.path().join("f");
+        RealVfs.create_new(&path).expect("creates").write_all_at(b"oar", 0).expect("writes");
+        let file = RealVfs.open(&path, Access::Read).expect("opens");
+        file.write_all_at(b"x", 0).expect_err("read only");
+        let mut buf = [0; 3];
+        file.read_exact_at(&mut buf, 0).expect("reads");
+        assert_eq!(&buf, b"oar");
+        assert_eq!(
+            file.read_exact_at(&mut buf, 1).expect_err("short").kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        RealVfs
+            .open(&path, Access::ReadWrite)
+            .expect("opens")
+            .write_all_at(b"x", 0)
+            .expect("writes");
+    }
+
+    #[test]
+    fn a_lock_is_exclusive_names_its_holder_and_ends_with_it() {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let path = tmp.path().join("LOCK");
+        let lock = RealVfs.lock(&path).expect("free");
+        assert_eq!(RealVfs.lock(&path).expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(fs::read_to_string(&path).expect("reads"), std::process::id().to_string());
+        drop(lock);
+        RealVfs.lock(&path).expect("free again");
+    }
+}
