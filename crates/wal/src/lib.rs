@@ -4,3 +4,6 @@ mod mmap;
 
 pub mod vfs;
 pub use vfs::{RealVfs, Vfs};
+
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -7,8 +7,11 @@
 //! * Once [`Vfs::sync_dir`] returned `Ok`, every earlier creation, rename and removal of a name in that directory
 //!   survives power loss.
 //! * **Nothing else does.** Writes that were not synced may be there or not, in any order, each 512-byte sector for
-//!   itself; a sector that was being written may hold old bytes, new bytes, or neither. A file's contents may be
+//!   itself; where a sector was being written it may hold old bytes, new bytes, or neither. A file's contents may be
 //!   durable while its name is not, and the other way round.
+//! * Bytes beside a write stay what they are, in the same sector too: a disk replaces a sector as a whole or, torn,
+//!   damages only what it was told to change.
+//! * A rename happens whole or not at all.
 //! * After a sync failed, nothing is known about what was written since the last one that succeeded. Calling it again
 //!   may return `Ok` without having written anything (Linux marks the pages clean), so nobody here ever does.
 //! * A process that dies loses nothing of the above: what it wrote is in the page cache and readable.
