@@ -46,3 +46,17 @@ pub use error::{FrameFault, PeerError, SnapshotSendError};
 
 mod stats;
 pub use stats::{PeerStats, Stats};
+
+#[cfg(feature = "testing")]
+mod counters;
+#[cfg(feature = "testing")]
+mod crew;
+#[cfg(feature = "testing")]
+mod outcome;
+#[cfg(feature = "testing")]
+mod reporter;
+
+#[cfg(feature = "testing")]
+mod mem;
+#[cfg(feature = "testing")]
+pub use mem::{Faults, MemNetwork, MemTransport};

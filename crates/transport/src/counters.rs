@@ -1,0 +1,48 @@
+//! The counters behind [`Stats`].
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use crate::{PeerStats, Refusal, Stats};
+
+/// One lock for all of them: it is taken once per frame, held for nanoseconds, and never while calling anybody.
+#[derive(Default)]
+pub(crate) struct Counters(Mutex<Stats>);
+
+impl Counters {
+    pub(crate) fn snapshot(&self) -> Stats {
+        self.0.lock().clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Stats)) {
+        change(&mut self.0.lock());
+    }
+
+    /// Changes a known peer's counters; those of a removed one stay gone.
+    pub(crate) fn peer(&self, id: u64, change: impl FnOnce(&mut PeerStats)) {
+        if let Some(peer) = self.0.lock().peers.get_mut(&id) {
+            change(peer);
+        }
+    }
+
+    pub(crate) fn add_peer(&self, id: u64) {
+        self.0.lock().peers.entry(id).or_default();
+    }
+
+    pub(crate) fn remove_peer(&self, id: u64) {
+        self.0.lock().peers.remove(&id);
+    }
+
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        bump(&mut self.0.lock().refused, refusal.label());
+    }
+
+    pub(crate) fn refused_us(&self, id: u64, refusal: &Refusal) {
+        self.peer(id, |peer| bump(&mut peer.refused_us, refusal.label()));
+    }
+}
+
+pub(crate) fn bump(counts: &mut BTreeMap<&'static str, u64>, label: &'static str) {
+    *counts.entry(label).or_default() += 1;
+}
