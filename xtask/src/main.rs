@@ -1,3 +1,68 @@
-//! Tasks of the workspace.
+//! Tasks of the workspace: `cargo xtask lint | test | crash | codegen`.
+//!
+//! Standard library only, so that a fresh clone runs its first check within seconds. Code generation is the one
+//! exception: it sits behind feature `codegen`, and `cargo xtask codegen` switches it on by itself.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task talks to whoever started it"
+)]
 
-fn main() {}
+#[cfg(feature = "codegen")]
+mod codegen;
+mod crash;
+mod lint;
+mod sh;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  lint [check ...]   fmt, clippy and rustdoc over the feature matrix, boundaries, licences, tidiness
+  test               everything: unit, doc, integration, examples, clusters, a short crash loop
+  crash [options]    kill -9 a real server under load, count what was lost
+                     --rounds N   --members 1|3   --writers N   --seed S
+  codegen [--check]  Rust from crates/server/proto (no protoc needed)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = args.get(1..).unwrap_or_default();
+    let outcome = match args.first().map(String::as_str) {
+        Some("lint") => lint::run(rest),
+        Some("test") => test::run(rest),
+        Some("crash") => crash::run(rest),
+        Some("codegen") => codegen(rest),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(feature = "codegen")]
+fn codegen(args: &[String]) -> Result<(), String> {
+    let check = match args {
+        [] => false,
+        [arg] if arg == "--check" => true,
+        _ => return Err(USAGE.to_owned()),
+    };
+    codegen::run(&sh::root(), check).map_err(|error| error.to_string())
+}
+
+/// Without the feature: build ourselves once more with it.
+#[cfg(not(feature = "codegen"))]
+fn codegen(args: &[String]) -> Result<(), String> {
+    let base = ["run", "--quiet", "--package", "xtask", "--features", "codegen", "--", "codegen"];
+    sh::run(sh::cargo(&sh::root()).args(base).args(args))
+}

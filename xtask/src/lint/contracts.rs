@@ -1,0 +1,75 @@
+//! `docs/contracts.md` names, for every contract, the test that fails when it is broken. This check keeps the page
+//! true: each contract is there once, and each test it names exists.
+
+use super::Report;
+use super::tidy::read;
+use crate::sh;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const PAGE: &str = "docs/contracts.md";
+
+pub(super) fn contracts(root: &Path) -> Report {
+    let mut report = Report::default();
+    let Some(page) = report.check(read(root, Path::new(PAGE))) else { return report };
+    let Some(files) = report.check(sh::tracked(root)) else { return report };
+    let mut functions = BTreeSet::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "rs")) {
+        if let Ok(text) = read(root, file) {
+            functions.extend(functions_in(&text));
+        }
+    }
+    report.faults = untrue(&page, &functions);
+    report
+}
+
+/// What the page says that is not so.
+fn untrue(page: &str, functions: &BTreeSet<String>) -> Vec<String> {
+    let wanted = (1..=29).map(|n| format!("O{n}")).chain((1..=8).map(|n| format!("W{n}")));
+    let missing = wanted.filter_map(|contract| {
+        let heading = format!("### {contract}:");
+        let count = page.lines().filter(|line| line.starts_with(&heading)).count();
+        (count != 1)
+            .then(|| format!("{PAGE}: {contract} has {count} headings `{heading}`, not one"))
+    });
+    let tests = page.lines().filter_map(|line| line.strip_prefix("- Tests:"));
+    let unknown = tests
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|name| !functions.contains(*name));
+    let unknown = unknown.map(|name| format!("{PAGE}: no function is called `{name}`"));
+    missing.chain(unknown).collect()
+}
+
+fn functions_in(source: &str) -> impl Iterator<Item = String> {
+    let after = source.split("fn ").skip(1);
+    after.map(|text| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(tests: &str) -> String {
+        let numbers = (1..=29).map(|n| format!("O{n}")).chain((1..=8).map(|n| format!("W{n}")));
+        numbers.map(|name| format!("### {name}: a promise\n- Tests: {tests}\n")).collect()
+    }
+
+    #[test]
+    fn a_true_page_passes() {
+        let functions = functions_in("#[test]\nfn kept() {}").collect();
+        assert_eq!(untrue(&page("`kept`"), &functions), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_test_that_does_not_exist_is_seen() {
+        let functions = functions_in("fn kept() {}").collect();
+        assert_eq!(untrue(&page("`kept`, `lost`"), &functions).len(), 37);
+    }
+
+    #[test]
+    fn a_contract_that_is_missing_or_there_twice_is_seen() {
+        let functions = functions_in("fn kept() {}").collect();
+        let page = page("`kept`").replace("### O7:", "### O8:");
+        assert_eq!(untrue(&page, &functions).len(), 2);
+    }
+}
