@@ -175,6 +175,20 @@ fn chunks_that_changed_places_or_files_are_refused() {
     }
 }
 
+/// As when a sector of the file that was replaced comes back: valid for its place, and not the content.
+#[test]
+fn a_chunk_of_an_earlier_file_of_the_same_name_is_refused() {
+    let here = place();
+    let path = here.dir.join(NAME);
+    put(&here.store, 42, 7, &[1; 100_000]);
+    let old = fs::read(&path).expect("reads");
+    put(&here.store, 42, 7, &[2; 100_000]);
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes[40..40 + 65544].copy_from_slice(&old[40..40 + 65544]);
+    fs::write(&path, bytes).expect("writes");
+    assert!(matches!(verify(&path), Err(Error::Corrupt { damage: Damage::Content, .. })));
+}
+
 #[test]
 fn a_file_under_another_name_is_refused() {
     let here = place();
