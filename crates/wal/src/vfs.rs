@@ -75,9 +75,10 @@ pub trait File: std::fmt::Debug + Send + Sync {
 
     /// The bytes at `offset..offset + len`, without a copy if the implementation can: [`RealVfs`] serves them from one
     /// read-only map per open file. They stay valid after the file is closed and removed. Fails with `UnexpectedEof`
-    /// beyond the end.
+    /// beyond the end, unless `len` is 0.
     ///
-    /// The caller promises that nobody writes into that range, or cuts it off, while the bytes are held.
+    /// The caller promises that nobody writes into that range, or cuts it off, while the bytes are held; and that a
+    /// file that was viewed is cut off, if at all, through this handle, which then knows that its map is stale.
     fn view(&self, offset: u64, len: usize) -> io::Result<Bytes>;
 
     /// The file's length in bytes.

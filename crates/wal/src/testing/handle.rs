@@ -172,7 +172,8 @@ impl SimFile {
             let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
             let end = start.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
             let file = machine.state.files.get(&self.id).ok_or(io::ErrorKind::NotFound)?;
-            Ok(take(file.live.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?))
+            let bytes = if len == 0 { Some(&[][..]) } else { file.live.get(start..end) };
+            Ok(take(bytes.ok_or(io::ErrorKind::UnexpectedEof)?))
         })
     }
 

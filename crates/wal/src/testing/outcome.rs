@@ -114,8 +114,7 @@ impl Dice {
             let version = if self.rng.bool() { version } else { dirty.versions.last()? };
             return keep.then_some(*version.bytes);
         }
-        // The write of this version was cut short: bytes it did not touch are what the version says, except that the
-        // versions before it must then have been written; the oldest state is the durable one.
+        // The write of this version was cut short, over whatever was written before it: only what it touched suffers.
         let mut torn = *version.bytes;
         let touched = version.touched.clone();
         match self.rng.u8(..3) {

@@ -194,6 +194,9 @@ impl Inode {
 
     fn write(&mut self, now: u64, offset: usize, data: &[u8]) {
         let end = offset + data.len();
+        if data.is_empty() {
+            return; // no byte, so not even a longer file
+        }
         if end > self.live.len() {
             self.live.resize(end, 0);
             self.lens.push((now, end));
