@@ -1,0 +1,121 @@
+//! What is checked before raft-rs sees a log.
+//!
+//! etcd makes few of these checks, and raft-rs panics where they would fail; the issues that taught them are etcd #10219,
+//! #13509 and #14370, qdrant #4683 and curvine #1551.
+
+use oarlock_membership::ChangeEntry;
+use raft::eraftpb::{Entry, EntryType};
+
+use super::BootError;
+use crate::storage::{LogReader, LogState, SnapshotId, SnapshotMark, SnapshotStore};
+use crate::{Payload, SnapshotHead, convert, wire};
+
+/// How much of the log is read at a time while it is checked, in bytes.
+const CHUNK: u64 = 4 << 20;
+
+/// Where a log begins and ends.
+pub(super) struct Boundaries {
+    /// What it starts from; index 0 without a snapshot.
+    pub(super) snapshot: SnapshotMark,
+    pub(super) last: u64,
+    pub(super) term: u64,
+}
+
+impl Boundaries {
+    /// Checks the numbers that raft-rs asserts, before any entry is read.
+    pub(super) fn of(state: &LogState, snapshot: Option<&SnapshotMark>) -> Result<Self, BootError> {
+        let snapshot = snapshot.cloned().unwrap_or_default();
+        let (first, last) = (state.first_index, state.last_index);
+        if first > snapshot.index + 1 {
+            return Err(BootError::Gap { snapshot: snapshot.index, first });
+        }
+        let commit = state.hard_state.commit.max(snapshot.index);
+        if commit > last {
+            return Err(BootError::LogShorterThanCommit { commit, last });
+        }
+        if snapshot.index > 0 {
+            wire::check_conf_state(&snapshot.conf_state).map_err(|reason| {
+                BootError::Configuration { index: snapshot.index, reason: reason.into() }
+            })?;
+        }
+        Ok(Self { snapshot, last, term: state.hard_state.term })
+    }
+}
+
+/// The snapshot to start from: the newest whole one that the log vouches for, with its head and its content's length.
+///
+/// The log vouches for the snapshot of its newest mark, and for an older one if it still holds every entry after it. A
+/// newer file is ignored: its mark never became durable, so neither did what was to follow (O5).
+pub(super) fn find_snapshot(
+    reader: &dyn LogReader,
+    snapshots: &dyn SnapshotStore,
+    state: &LogState,
+) -> Result<Option<(SnapshotHead, u64)>, BootError> {
+    let Some(mark) = &state.snapshot else { return Ok(None) };
+    let vouched = |id: SnapshotId| {
+        id == mark.id()
+            || id.index < mark.index
+                && id.index + 1 >= state.first_index
+                && reader.term(id.index).is_ok_and(|term| term == id.term)
+    };
+    let Some(id) = snapshots.newest(&vouched)? else {
+        if state.first_index == 1 && state.last_index >= mark.index {
+            // Everything since the beginning is there; only time was lost.
+            log::warn!(snapshot:% = mark.id(); "the snapshot is gone, the whole log is replayed");
+            return Ok(None);
+        }
+        return Err(BootError::SnapshotMissing { needed: mark.id() });
+    };
+    if id != mark.id() {
+        log::warn!(snapshot:% = id, newest:% = mark.id(); "falling back to an older snapshot");
+    }
+    let mut source = snapshots.open(id)?;
+    let head = SnapshotHead::read_from(&mut source.content)
+        .map_err(|source| BootError::SnapshotHead { id, source })?;
+    let conf = convert::conf_state_to_record(&head.mark.conf_state);
+    let agrees = head.id() == id
+        && (id != mark.id() || conf == convert::conf_state_to_record(&mark.conf_state));
+    if !agrees {
+        return Err(BootError::SnapshotDisagrees(id));
+    }
+    Ok(Some((head, source.len)))
+}
+
+/// Reads every entry after the snapshot once: raft-rs will apply them without asking twice.
+pub(super) fn check_log(reader: &dyn LogReader, bounds: &Boundaries) -> Result<(), BootError> {
+    let mut index = bounds.snapshot.index;
+    let mut term = bounds.snapshot.term;
+    while index < bounds.last {
+        for entry in reader.entries(index + 1, bounds.last + 1, CHUNK)? {
+            let (expected, found) = (index + 1, entry.index);
+            if found != expected {
+                return Err(BootError::NotContiguous { found, expected });
+            }
+            if entry.term < term || entry.term == 0 {
+                let (index, term, previous) = (found, entry.term, term);
+                return Err(BootError::TermGoesBack { index, term, previous });
+            }
+            check_entry(&entry)?;
+            index = found;
+            term = entry.term;
+        }
+    }
+    if bounds.term < term {
+        return Err(BootError::TermBehindLog { term: bounds.term, last_term: term });
+    }
+    Ok(())
+}
+
+fn check_entry(entry: &Entry) -> Result<(), BootError> {
+    let index = entry.index;
+    match entry.get_entry_type() {
+        EntryType::EntryNormal => {
+            Payload::of(entry).map_err(|source| BootError::Entry { index, source })?;
+        }
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+            ChangeEntry::read(&convert::entry_view(entry))
+                .map_err(|source| BootError::Change { index, source })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! From what is on disk to a node that can start, without a panic on the way.
+//!
+//! [`boot`] is called once, before raft-rs sees anything. It writes what a new beginning needs in one synced batch, so
+//! that a crash at any instant leaves a log that boots, and it checks whatever raft-rs would panic about, and more:
+//! each fault is a [`BootError`] that says what to do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use oarlock_membership::{Cluster, Member};
+use raft::eraftpb::HardState;
+
+use crate::storage::{
+    LogError, LogReader, LogStore, LogView, SnapshotId, SnapshotMark, SnapshotStore,
+};
+use crate::{SnapshotHead, Window};
+
+mod error;
+pub use error::BootError;
+
+mod metadata;
+pub use metadata::{Metadata, MetadataError};
+
+mod checks;
+
+mod start;
+
+/// How a node begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Boot {
+    /// Found a cluster together with `members`, all of which must be given the same list.
+    New {
+        /// This member's id, one of `members`.
+        id: u64,
+        /// The founding members.
+        cluster: Cluster,
+    },
+    /// Join a cluster that has already added this member.
+    Join {
+        /// This member's id.
+        id: u64,
+        /// The cluster as a peer reports it: whom to connect to until the log tells.
+        cluster: Cluster,
+    },
+    /// Go on from what the log holds.
+    Restart,
+}
+
+/// What a node starts from. All of it is durable.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// This member's id.
+    pub id: u64,
+    /// The cluster as of the snapshot; without one it is empty but for its id, and the log's entries fill it.
+    pub cluster: Cluster,
+    /// Whom to connect to until applied entries tell: the founders, or the members that a peer reported.
+    pub contacts: Vec<Member>,
+    /// The snapshot to restore the state machine from, with its configuration; entries after it are applied again.
+    pub snapshot: Option<SnapshotMark>,
+    /// That snapshot's head.
+    pub head: Option<SnapshotHead>,
+    /// Bytes of that snapshot's content; 0 without one.
+    pub snapshot_len: u64,
+    /// Term, vote and commit; the commit is at least the snapshot's index.
+    pub hard_state: HardState,
+    /// Index of the first entry that the log holds.
+    pub first_index: u64,
+    /// Index of the last one.
+    pub last_index: u64,
+    /// Which life of this member begins, from 1; part of its proposals' ids.
+    pub incarnation: u64,
+    /// Drawn when the data directory was made. A peer that remembers another one for this member refuses it: votes and
+    /// acknowledgements were lost with the old directory.
+    pub birth: u64,
+    /// The birth ids that other members have published, as of the snapshot.
+    pub births: BTreeMap<u64, u64>,
+    /// The proposals applied up to the snapshot.
+    pub window: Window,
+    /// How often this member was rescued by a forced standalone restart.
+    pub rescue_epoch: u64,
+}
+
+impl Recovered {
+    /// What raft-rs is told is applied at the start: the snapshot's index, however many earlier entries the log keeps
+    /// for followers. Never derived from the commit index (O18).
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |mark| mark.index)
+    }
+
+    /// The snapshot to restore the state machine from.
+    #[must_use]
+    pub fn snapshot_id(&self) -> Option<SnapshotId> {
+        self.snapshot.as_ref().map(SnapshotMark::id)
+    }
+
+    /// The log as raft-rs shall see it, with `budget` bytes of entries in memory and the snapshot on offer.
+    ///
+    /// # Errors
+    /// As for [`LogView::new`].
+    pub fn view(&self, reader: Arc<dyn LogReader>, budget: u64) -> Result<LogView, LogError> {
+        let mut view =
+            LogView::new(reader, self.snapshot.clone(), self.hard_state.clone(), budget)?;
+        if let Some(head) = &self.head {
+            view.set_snapshot(head.mark.clone(), head.announce(self.snapshot_len));
+        }
+        Ok(view)
+    }
+}
+
+/// Whether a log belongs to a member already: then it is restarted, whatever flags say about a new cluster.
+///
+/// # Errors
+/// Those of [`LogStore::state`].
+pub fn is_initialised(store: &dyn LogStore) -> Result<bool, LogError> {
+    Ok(!store.state()?.metadata.is_empty())
+}
+
+/// Brings a log to where a node can start from it.
+///
+/// Everything it writes is one batch, synced before it returns: after a crash the log is as before or as after, and
+/// the same call, or a restart, goes on from there.
+///
+/// # Errors
+/// [`BootError`], with nothing written, except when the log itself fails.
+///
+/// ```
+/// # use oarlock_raftnode::{MemSnapshots, MemStore, bootstrap::{Boot, boot}, membership::Cluster};
+/// let mut log = MemStore::new();
+/// let cluster = Cluster::from_initial("token", &[("a", ["http://127.0.0.1:2380"])])?;
+/// let id = cluster.member_by_name("a").expect("listed").id;
+/// let first = boot(&mut log, &MemSnapshots::new(), &Boot::New { id, cluster })?;
+/// assert_eq!((first.last_index, first.incarnation), (1, 1));
+/// let again = boot(&mut log.crash(), &MemSnapshots::new(), &Boot::Restart)?;
+/// assert_eq!((again.id, again.incarnation), (id, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn boot(
+    store: &mut dyn LogStore,
+    snapshots: &dyn SnapshotStore,
+    boot: &Boot,
+) -> Result<Recovered, BootError> {
+    match boot {
+        Boot::New { id, cluster } => start::found(store, *id, cluster),
+        Boot::Join { id, cluster } => start::join(store, *id, cluster),
+        Boot::Restart => start::restart(store, snapshots),
+    }
+}
+
+#[cfg(test)]
+mod tests;

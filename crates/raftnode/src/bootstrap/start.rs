@@ -1,0 +1,211 @@
+//! The ways to begin.
+
+use std::collections::BTreeMap;
+
+use oarlock_membership::Cluster;
+use raft::eraftpb::{EntryType, HardState};
+
+use super::checks::{Boundaries, check_log, find_snapshot};
+use super::{BootError, Metadata, Recovered};
+use crate::failpoint::fail_point;
+use crate::storage::{LogBatch, LogState, LogStore, SnapshotStore};
+use crate::{Window, convert};
+
+/// Founds a cluster the way etcd does (`StartNode` in etcd's raft): the founders become conf changes 1..n of term 1, all
+/// committed. The configuration at index 0 stays empty: a member that joins later replays the same entries and never
+/// takes itself for the only voter.
+pub(super) fn found(
+    store: &mut dyn LogStore,
+    id: u64,
+    cluster: &Cluster,
+) -> Result<Recovered, BootError> {
+    expect_empty(&store.state()?)?;
+    check_self(id, cluster)?;
+    if cluster.learners().next().is_some() {
+        return Err(BootError::Founders("a founder does not vote"));
+    }
+    if !cluster.removed().is_empty() {
+        return Err(BootError::Founders("somebody was removed already"));
+    }
+    let metadata = first_metadata(id, cluster);
+    let entries: Vec<_> = cluster
+        .founding_entries()
+        .into_iter()
+        .map(|planned| convert::planned_entry(&planned))
+        .collect();
+    let last_index = entries.last().map_or(0, |entry| entry.index);
+    debug_assert!(entries.iter().all(|e| e.get_entry_type() == EntryType::EntryConfChange));
+    let hard_state = HardState { term: 1, commit: last_index, ..HardState::default() };
+    let batch = LogBatch {
+        metadata: Some(metadata.encode()),
+        entries: &entries,
+        hard_state: Some(hard_state.clone()),
+        ..LogBatch::default()
+    };
+    write(store, &batch)?;
+    log::info!(
+        member:% = format_args!("{id:x}"), cluster:% = format_args!("{:x}", cluster.id()), members = last_index;
+        "founded a cluster"
+    );
+    Ok(Recovered { hard_state, last_index, ..fresh(metadata) })
+}
+
+/// Joins a cluster: only the metadata is written, everything else comes from the leader.
+pub(super) fn join(
+    store: &mut dyn LogStore,
+    id: u64,
+    cluster: &Cluster,
+) -> Result<Recovered, BootError> {
+    expect_empty(&store.state()?)?;
+    if cluster.is_removed(id) {
+        return Err(BootError::Removed { id });
+    }
+    check_self(id, cluster)?;
+    let metadata = first_metadata(id, cluster);
+    write(store, &LogBatch { metadata: Some(metadata.encode()), ..LogBatch::default() })?;
+    log::info!(
+        member:% = format_args!("{id:x}"), cluster:% = format_args!("{:x}", cluster.id());
+        "joining a cluster"
+    );
+    Ok(fresh(metadata))
+}
+
+/// Goes on from what the log holds, in a new incarnation.
+pub(super) fn restart(
+    store: &mut dyn LogStore,
+    snapshots: &dyn SnapshotStore,
+) -> Result<Recovered, BootError> {
+    let state = store.state()?;
+    let mut metadata = read_metadata(&state)?;
+    let mut recovered = recover(store, snapshots, &state, &metadata)?;
+    if recovered.cluster.is_removed(metadata.id) {
+        return Err(BootError::Removed { id: metadata.id });
+    }
+    metadata.incarnation += 1;
+    recovered.incarnation = metadata.incarnation;
+    // O20: whatever of the tail was only in the page cache is durable from here on, before raft-rs counts on it.
+    write(store, &LogBatch { metadata: Some(metadata.encode()), ..LogBatch::default() })?;
+    log::info!(
+        member:% = format_args!("{:x}", recovered.id),
+        cluster:% = format_args!("{:x}", recovered.cluster.id()),
+        incarnation = recovered.incarnation,
+        term = recovered.hard_state.term,
+        commit = recovered.hard_state.commit,
+        last = recovered.last_index;
+        "restarted from the log"
+    );
+    Ok(recovered)
+}
+
+/// What the log and its snapshot hold, checked, in the incarnation that wrote it.
+pub(super) fn recover(
+    store: &dyn LogStore,
+    snapshots: &dyn SnapshotStore,
+    state: &LogState,
+    metadata: &Metadata,
+) -> Result<Recovered, BootError> {
+    let reader = store.reader();
+    let found = find_snapshot(reader.as_ref(), snapshots, state)?;
+    if let Some((head, _)) = &found
+        && head.cluster.id() != metadata.cluster_id
+        && head.cluster.epoch() >= metadata.rescue_epoch
+    {
+        let (log, snapshot) = (metadata.cluster_id, head.cluster.id());
+        return Err(BootError::ForeignSnapshot { log, snapshot });
+    }
+    let (head, snapshot_len) = found.map_or((None, 0), |(head, len)| (Some(head), len));
+    let mark = head.as_ref().map(|head| head.mark.clone());
+    let bounds = Boundaries::of(state, mark.as_ref())?;
+    check_log(reader.as_ref(), &bounds)?;
+    let mut hard_state = state.hard_state.clone();
+    // A commit index alone is not synced, so it may lag behind the snapshot, all of which was committed.
+    hard_state.commit = hard_state.commit.max(bounds.snapshot.index);
+    Ok(Recovered {
+        id: metadata.id,
+        cluster: head
+            .as_ref()
+            .map_or_else(|| Cluster::new(metadata.cluster_id), |head| head.cluster.clone()),
+        contacts: metadata.contacts.clone(),
+        snapshot: mark,
+        snapshot_len,
+        hard_state,
+        first_index: state.first_index,
+        last_index: state.last_index,
+        incarnation: metadata.incarnation,
+        birth: metadata.birth,
+        births: head.as_ref().map_or_else(BTreeMap::new, |head| head.births.clone()),
+        window: head.as_ref().map_or_else(Window::new, |head| head.window.clone()),
+        rescue_epoch: metadata.rescue_epoch,
+        head,
+    })
+}
+
+/// Writes all that a boot has to write: whole or not at all, whenever a crash comes.
+pub(super) fn write(store: &mut dyn LogStore, batch: &LogBatch<'_>) -> Result<(), BootError> {
+    fail_point!("bootBeforeSave");
+    store.append(batch)?;
+    store.sync()?;
+    fail_point!("bootAfterSave");
+    Ok(())
+}
+
+pub(super) fn read_metadata(state: &LogState) -> Result<Metadata, BootError> {
+    if !state.metadata.is_empty() {
+        return Ok(Metadata::decode(state.metadata.clone())?);
+    }
+    if state.last_index > 0 || state.snapshot.is_some() {
+        return Err(BootError::ForeignLog { last: state.last_index });
+    }
+    Err(BootError::NotInitialised)
+}
+
+fn expect_empty(state: &LogState) -> Result<(), BootError> {
+    match read_metadata(state) {
+        Err(BootError::NotInitialised) => Ok(()),
+        Err(error) => Err(error),
+        Ok(Metadata { id, cluster_id, .. }) => {
+            Err(BootError::AlreadyInitialised { id, cluster_id })
+        }
+    }
+}
+
+fn check_self(id: u64, cluster: &Cluster) -> Result<(), BootError> {
+    if id == 0 || cluster.id() == 0 || cluster.members().any(|member| member.id == 0) {
+        return Err(BootError::ZeroId);
+    }
+    if cluster.member(id).is_none() {
+        return Err(BootError::NotAMember { id });
+    }
+    Ok(())
+}
+
+fn first_metadata(id: u64, cluster: &Cluster) -> Metadata {
+    Metadata {
+        id,
+        cluster_id: cluster.id(),
+        birth: fastrand::u64(1..),
+        incarnation: 1,
+        rescue_epoch: 0,
+        contacts: cluster.members().cloned().collect(),
+    }
+}
+
+/// A log that holds nothing yet.
+fn fresh(metadata: Metadata) -> Recovered {
+    Recovered {
+        id: metadata.id,
+        cluster: Cluster::new(metadata.cluster_id),
+        contacts: metadata.contacts,
+        snapshot: None,
+        head: None,
+        snapshot_len: 0,
+        hard_state: HardState::default(),
+        first_index: 1,
+        last_index: 0,
+        incarnation: metadata.incarnation,
+        birth: metadata.birth,
+        births: BTreeMap::new(),
+        window: Window::new(),
+        rescue_epoch: metadata.rescue_epoch,
+    }
+}

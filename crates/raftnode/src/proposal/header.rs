@@ -1,0 +1,268 @@
+//! What stands in front of an entry's data.
+//!
+//! ```text
+//! application  01 | origin: 8 bytes LE | incarnation: varint | sequence: varint | data
+//! attributes   02 | origin: 8 bytes LE | incarnation: varint | sequence: varint | protobuf
+//! ```
+//!
+//! No bytes at all are what a new leader appends to commit its term, and what raft-rs makes of a conf change that it
+//! refuses. `Entry.context` is never used: raft-rs gives it a meaning of its own in messages, and not every path
+//! keeps it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use oarlock_membership::ProposalId;
+use prost::Message as _;
+use raft::eraftpb::Entry;
+
+use crate::convert;
+
+const APPLICATION: u8 = 1;
+const ATTRIBUTES: u8 = 2;
+
+/// Kind and origin take nine bytes, the two varints at most ten each.
+const MAX_HEADER: usize = 1 + 8 + 10 + 10;
+
+/// The meaning of a normal entry's data.
+///
+/// ```
+/// use bytes::Bytes;
+/// use oarlock_raftnode::{Payload, membership::ProposalId};
+/// let id = ProposalId { origin: 1, incarnation: 2, sequence: 3 };
+/// let data = Payload::Application { id, data: Bytes::from("set x=1") }.encode();
+/// assert_eq!(Payload::decode(&data)?, Payload::Application { id, data: Bytes::from("set x=1") });
+/// # Ok::<(), oarlock_raftnode::HeaderError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Payload {
+    /// Nothing: the first entry of a term, or a conf change that raft-rs replaced.
+    Empty,
+    /// For the state machine.
+    Application {
+        /// Whose proposal it is.
+        id: ProposalId,
+        /// What was proposed; shares the entry's buffer.
+        data: Bytes,
+    },
+    /// For the applied cluster: what raft-rs has no conf change for.
+    Attributes {
+        /// Whose proposal it is.
+        id: ProposalId,
+        /// What to change.
+        update: AttributeUpdate,
+    },
+}
+
+/// A change of what is known of a member, other than whether it votes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttributeUpdate {
+    /// A started member says who it is.
+    Publish {
+        /// The member.
+        member: u64,
+        /// Its name.
+        name: String,
+        /// Where clients reach it.
+        client_urls: Vec<String>,
+        /// Its data directory's birth id (see [`Recovered::birth`](crate::bootstrap::Recovered::birth)), by which a
+        /// wiped member is recognised. 0 if unknown.
+        birth: u64,
+    },
+    /// A member has moved.
+    PeerUrls {
+        /// The member.
+        member: u64,
+        /// Where peers reach it from now on.
+        peer_urls: Vec<String>,
+    },
+}
+
+/// Why an entry's data cannot be read. A newer version wrote it, or something else than this crate did.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// The first byte is no kind that this version knows.
+    #[error("unknown kind of payload {0}")]
+    UnknownKind(u8),
+    /// The data ends within the header, or a number in it is too large.
+    #[error("the payload's header is cut off or malformed")]
+    Malformed,
+    /// The proposer's id is 0.
+    #[error("the payload names no proposer")]
+    NoOrigin,
+    /// The attributes do not decode.
+    #[error("attributes do not decode: {0}")]
+    Attributes(String),
+    /// The entry has a context, which this crate's nodes never write.
+    #[error("the entry has a context")]
+    Context,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Attributes {
+    #[prost(oneof = "Update", tags = "1, 2")]
+    update: Option<Update>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Update {
+    #[prost(message, tag = "1")]
+    Publish(Publish),
+    #[prost(message, tag = "2")]
+    PeerUrls(PeerUrls),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Publish {
+    #[prost(fixed64, tag = "1")]
+    member: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, repeated, tag = "3")]
+    client_urls: Vec<String>,
+    #[prost(fixed64, tag = "4")]
+    birth: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PeerUrls {
+    #[prost(fixed64, tag = "1")]
+    member: u64,
+    #[prost(string, repeated, tag = "2")]
+    peer_urls: Vec<String>,
+}
+
+impl Payload {
+    /// Bytes that the header adds to application data at most.
+    pub const MAX_OVERHEAD: usize = MAX_HEADER;
+
+    /// An entry's data.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Empty => Bytes::new(),
+            Self::Application { id, data } => framed(APPLICATION, *id, data),
+            Self::Attributes { id, update } => {
+                framed(ATTRIBUTES, *id, &Attributes::from(update).encode_to_vec())
+            }
+        }
+    }
+
+    /// Reads a normal entry.
+    ///
+    /// # Errors
+    /// As for [`decode`](Self::decode), and [`HeaderError::Context`].
+    pub fn of(entry: &Entry) -> Result<Self, HeaderError> {
+        if !entry.context.is_empty() {
+            return Err(HeaderError::Context);
+        }
+        Self::decode(&convert::from_raft(entry.data.clone()))
+    }
+
+    /// Reads an entry's data without copying what was proposed.
+    ///
+    /// # Errors
+    /// The data was not written by [`encode`](Self::encode) of this version or an older one.
+    pub fn decode(data: &Bytes) -> Result<Self, HeaderError> {
+        let Some((&kind, rest)) = data.split_first() else { return Ok(Self::Empty) };
+        if kind != APPLICATION && kind != ATTRIBUTES {
+            return Err(HeaderError::UnknownKind(kind));
+        }
+        let (origin, rest) = rest.split_first_chunk().ok_or(HeaderError::Malformed)?;
+        let origin = u64::from_le_bytes(*origin);
+        if origin == 0 {
+            return Err(HeaderError::NoOrigin);
+        }
+        let (incarnation, rest) = varint(rest).ok_or(HeaderError::Malformed)?;
+        let (sequence, rest) = varint(rest).ok_or(HeaderError::Malformed)?;
+        let id = ProposalId { origin, incarnation, sequence };
+        let body = data.slice(data.len() - rest.len()..);
+        if kind == APPLICATION {
+            return Ok(Self::Application { id, data: body });
+        }
+        let update = Attributes::decode(body)
+            .map_err(|error| HeaderError::Attributes(error.to_string()))?
+            .try_into()?;
+        Ok(Self::Attributes { id, update })
+    }
+
+    /// Whose proposal it is.
+    #[must_use]
+    pub const fn id(&self) -> Option<ProposalId> {
+        match self {
+            Self::Empty => None,
+            Self::Application { id, .. } | Self::Attributes { id, .. } => Some(*id),
+        }
+    }
+}
+
+fn framed(kind: u8, id: ProposalId, body: &[u8]) -> Bytes {
+    let mut data = BytesMut::with_capacity(MAX_HEADER + body.len());
+    data.put_u8(kind);
+    data.put_u64_le(id.origin);
+    put_varint(&mut data, id.incarnation);
+    put_varint(&mut data, id.sequence);
+    data.put_slice(body);
+    data.freeze()
+}
+
+/// LEB128, as protobuf has it.
+fn put_varint(data: &mut BytesMut, mut value: u64) {
+    while value >= 0x80 {
+        data.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    data.put_u8(value as u8);
+}
+
+/// Reads the shortest form only, so that one id has one spelling.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (place, &byte) in bytes.iter().enumerate().take(10) {
+        let bits = u64::from(byte & 0x7f);
+        if place == 9 && bits > 1 {
+            return None;
+        }
+        value |= bits << (7 * place);
+        if byte & 0x80 == 0 {
+            return (byte != 0 || place == 0).then(|| (value, &bytes[place + 1..]));
+        }
+    }
+    None
+}
+
+impl From<&AttributeUpdate> for Attributes {
+    fn from(update: &AttributeUpdate) -> Self {
+        let update = match update.clone() {
+            AttributeUpdate::Publish { member, name, client_urls, birth } => {
+                Update::Publish(Publish { member, name, client_urls, birth })
+            }
+            AttributeUpdate::PeerUrls { member, peer_urls } => {
+                Update::PeerUrls(PeerUrls { member, peer_urls })
+            }
+        };
+        Self { update: Some(update) }
+    }
+}
+
+impl TryFrom<Attributes> for AttributeUpdate {
+    type Error = HeaderError;
+
+    fn try_from(attributes: Attributes) -> Result<Self, HeaderError> {
+        match attributes.update {
+            Some(Update::Publish(Publish { member, name, client_urls, birth })) => {
+                Ok(Self::Publish { member, name, client_urls, birth })
+            }
+            Some(Update::PeerUrls(PeerUrls { member, peer_urls })) => {
+                Ok(Self::PeerUrls { member, peer_urls })
+            }
+            None => {
+                Err(HeaderError::Attributes("an update that this version does not know".into()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,368 @@
+//! The log as raft-rs sees it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::tail::{Tail, cost};
+use super::{LogError, LogReader, SnapshotMark};
+use crate::convert;
+
+/// A peer needs a snapshot that does not exist yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotWish {
+    /// Who needs it.
+    pub to: u64,
+    /// The lowest index that will do; 0 if any will.
+    pub request_index: u64,
+}
+
+/// raft-rs's `Storage` over a [`LogReader`], with the newest entries in memory.
+///
+/// raft-rs panics on nearly every error of its storage, expects entries to be readable before they are written, and
+/// needs the term of the entry before the first. So this view keeps bounds of its own instead of asking the log:
+///
+/// * what was appended is readable at once and stays in memory until [`persisted`](Self::persisted) says that the log
+///   holds it; beyond that the memory is bounded by a budget of bytes, however far a follower lags;
+/// * the entry before the first is always known by its term (the *dummy* of etcd's `MemoryStorage`);
+/// * a snapshot is offered only when there is one that helps; else the wish is noted for
+///   [`take_snapshot_wish`](Self::take_snapshot_wish).
+///
+/// It belongs to the thread that owns the `RawNode`. Errors that raft-rs cannot take are kept for
+/// [`take_error`](Self::take_error), so that whoever catches the panic can say why.
+pub struct LogView {
+    reader: Arc<dyn LogReader>,
+    tail: Tail,
+    dummy: (u64, u64),
+    last: (u64, u64),
+    /// Entries up to here may be read back through `reader`; those above are in `tail`.
+    durable: u64,
+    hard_state: HardState,
+    conf_state: ConfState,
+    offer: Option<(SnapshotMark, Bytes)>,
+    wishes: RefCell<BTreeMap<u64, u64>>,
+    error: Cell<Option<LogError>>,
+}
+
+impl LogView {
+    /// How much of the log is kept in memory by default: 64 MiB, which lets a follower lag for a while without a disk
+    /// read.
+    pub const DEFAULT_BUDGET: u64 = 64 << 20;
+
+    /// Entries returned by one read that has a limit at all, so that a message never holds more than a frame may
+    /// (see [`wire::MAX_ENTRIES`](crate::wire::MAX_ENTRIES)).
+    const MAX_READ: usize = 1 << 15;
+
+    /// A view of a log that was just opened, all of which is durable (O20).
+    ///
+    /// `start` is the snapshot that the state machine was restored from; its configuration is what raft-rs starts
+    /// with. `budget` is in bytes.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if the log does not reach back to `start`, or an error of the reader.
+    pub fn new(
+        reader: Arc<dyn LogReader>,
+        start: Option<SnapshotMark>,
+        hard_state: HardState,
+        budget: u64,
+    ) -> Result<Self, LogError> {
+        let start = start.unwrap_or_default();
+        let (first, last) = (reader.first_index(), reader.last_index());
+        if first > start.index + 1 || last < start.index {
+            let detail = format!("entries {first} to {last} do not continue index {}", start.index);
+            return Err(LogError::Corrupt { detail });
+        }
+        // The term before the first entry is known at the snapshot and at 0; else the first entry gives its own.
+        let dummy = if first == start.index + 1 {
+            (start.index, start.term)
+        } else if first <= 1 {
+            (0, 0)
+        } else {
+            (first, reader.term(first)?)
+        };
+        let last = if last == dummy.0 { dummy } else { (last, reader.term(last)?) };
+        Ok(Self {
+            reader,
+            tail: Tail::new(budget),
+            dummy,
+            last,
+            durable: last.0,
+            hard_state,
+            conf_state: start.conf_state,
+            offer: None,
+            wishes: RefCell::default(),
+            error: Cell::default(),
+        })
+    }
+
+    /// Makes entries readable; to be called before `advance_append_async`, or raft-rs stalls without a word.
+    ///
+    /// The first may overwrite what is there: everything from it on is replaced.
+    ///
+    /// # Errors
+    /// [`LogError::Gap`] or [`LogError::Compacted`] for entries that do not fit; nothing is changed then.
+    pub fn append(&mut self, entries: &[Entry]) -> Result<(), LogError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        if first.index > self.last.0 + 1 {
+            return Err(LogError::Gap { found: first.index, expected: self.last.0 + 1 });
+        }
+        if first.index <= self.dummy.0 {
+            return Err(LogError::Compacted { index: first.index, first: self.dummy.0 + 1 });
+        }
+        self.tail.append(entries);
+        self.last = (last.index, last.term);
+        self.durable = self.durable.min(first.index - 1);
+        self.tail.shrink(self.durable);
+        Ok(())
+    }
+
+    /// A received snapshot replaces the log, entries after it included.
+    pub fn install(&mut self, mark: SnapshotMark) {
+        self.tail.clear();
+        self.dummy = (mark.index, mark.term);
+        self.last = self.dummy;
+        self.durable = mark.index;
+        self.conf_state = mark.conf_state;
+        // An older offer would end before the log begins.
+        self.offer = None;
+    }
+
+    /// The log durably holds entries up to `index`, whose term is `term`: they need not stay in memory.
+    ///
+    /// A notice about entries that have been overwritten meanwhile names another term and changes nothing.
+    pub fn persisted(&mut self, index: u64, term: u64) {
+        if index > self.durable && self.tail.get(index).is_some_and(|entry| entry.term == term) {
+            self.durable = index;
+            self.tail.shrink(self.durable);
+        }
+    }
+
+    /// Forgets entries up to `index`, which a durable snapshot covers. What is gone already stays gone.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if `index` is not durable yet, or an error of the reader.
+    pub fn compact_to(&mut self, index: u64) -> Result<(), LogError> {
+        if index <= self.dummy.0 {
+            return Ok(());
+        }
+        if index > self.durable {
+            return Err(LogError::Unavailable { index, last: self.durable });
+        }
+        self.dummy = (index, self.term_at(index)?);
+        self.tail.drop_through(index);
+        Ok(())
+    }
+
+    /// Replaces term, vote and commit.
+    pub fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    /// Offers a durable snapshot to followers: `head` travels as the snapshot's data (see
+    /// [`SnapshotHead::announce`](crate::SnapshotHead::announce)). An older one than what is offered is ignored.
+    pub fn set_snapshot(&mut self, mark: SnapshotMark, head: Bytes) {
+        if self.offer.as_ref().is_none_or(|(offered, _)| offered.index <= mark.index) {
+            self.offer = Some((mark, head));
+        }
+    }
+
+    /// A peer that asked in vain for a snapshot since the last call, one at a time.
+    pub fn take_snapshot_wish(&mut self) -> Option<SnapshotWish> {
+        let wish = self.wishes.get_mut().pop_first();
+        wish.map(|(to, request_index)| SnapshotWish { to, request_index })
+    }
+
+    /// The error that made raft-rs panic, if storage was the reason.
+    pub fn take_error(&mut self) -> Option<LogError> {
+        self.error.take()
+    }
+
+    /// Index of the first entry that can be read; the one before it is known by its term only.
+    #[must_use]
+    pub const fn first(&self) -> u64 {
+        self.dummy.0 + 1
+    }
+
+    /// Index of the last entry, durable or not.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.last.0
+    }
+
+    /// Index up to which the log is known to be durable. It falls back when entries are overwritten.
+    #[must_use]
+    pub const fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Term, vote and commit as last set.
+    #[must_use]
+    pub const fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    /// The snapshot on offer.
+    #[must_use]
+    pub fn snapshot_offered(&self) -> Option<&SnapshotMark> {
+        self.offer.as_ref().map(|(mark, _)| mark)
+    }
+
+    /// Bytes of entries in memory.
+    #[must_use]
+    pub const fn cached_bytes(&self) -> u64 {
+        self.tail.bytes()
+    }
+
+    /// The term of an entry, or of the one before the first.
+    ///
+    /// # Errors
+    /// [`LogError::Compacted`] and [`LogError::Unavailable`] outside of the log, or an error of the reader.
+    pub fn term_at(&self, index: u64) -> Result<u64, LogError> {
+        if index == self.dummy.0 {
+            return Ok(self.dummy.1);
+        }
+        if index == self.last.0 {
+            return Ok(self.last.1);
+        }
+        self.check_inside(index, index)?;
+        match self.tail.get(index) {
+            Some(entry) => Ok(entry.term),
+            None => self.reader.term(index),
+        }
+    }
+
+    /// Entries `[low, high)`, cut off after `max_bytes`; at least one.
+    ///
+    /// # Errors
+    /// [`LogError::Compacted`] and [`LogError::Unavailable`] outside of the log, or an error of the reader.
+    pub fn read(
+        &self,
+        low: u64,
+        high: u64,
+        max_bytes: Option<u64>,
+    ) -> Result<Vec<Entry>, LogError> {
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        self.check_inside(low, high - 1)?;
+        let max_count = if max_bytes.is_some() { Self::MAX_READ } else { usize::MAX };
+        let mut budget = max_bytes.unwrap_or(u64::MAX);
+        let mut entries = Vec::new();
+        let from_log = self.tail.first().unwrap_or(u64::MAX).min(high);
+        if low < from_log {
+            for entry in self.reader.entries(low, from_log, budget)? {
+                if !take(entry, &mut entries, &mut budget, max_count) {
+                    return Ok(entries);
+                }
+            }
+            // The log may stop earlier than asked; a hole must not follow.
+            if low + entries.len() as u64 != from_log {
+                return Ok(entries);
+            }
+        }
+        for entry in self.tail.range(low.max(from_log), high) {
+            if !take(entry.clone(), &mut entries, &mut budget, max_count) {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn check_inside(&self, low: u64, high: u64) -> Result<(), LogError> {
+        if low <= self.dummy.0 {
+            return Err(LogError::Compacted { index: low, first: self.first() });
+        }
+        if high > self.last.0 {
+            return Err(LogError::Unavailable { index: high, last: self.last.0 });
+        }
+        Ok(())
+    }
+
+    /// What raft-rs can take as it is, and what it will panic about: the latter is kept for `take_error`.
+    fn translate(&self, error: LogError) -> raft::Error {
+        let answer = match &error {
+            LogError::Compacted { .. } => return StorageError::Compacted.into(),
+            LogError::Unavailable { .. } => return StorageError::Unavailable.into(),
+            other => StorageError::Other(other.to_string().into()),
+        };
+        log::error!(error:% = error; "the log cannot be read");
+        self.error.set(Some(error));
+        answer.into()
+    }
+}
+
+/// Adds an entry unless the budget is used up; the first is always added.
+fn take(entry: Entry, entries: &mut Vec<Entry>, budget: &mut u64, max_count: usize) -> bool {
+    let cost = cost(&entry);
+    if !entries.is_empty() && (cost > *budget || entries.len() >= max_count) {
+        return false;
+    }
+    *budget = budget.saturating_sub(cost);
+    entries.push(entry);
+    true
+}
+
+impl Storage for LogView {
+    /// The hard state, and the configuration as of the snapshot: raft-rs applies the changes after it again.
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        self.read(low, high, max_size.into()).map_err(|error| self.translate(error))
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.term_at(index).map_err(|error| self.translate(error))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        match &self.offer {
+            Some((mark, head)) if mark.index >= request_index && mark.index >= self.dummy.0 => {
+                let mut snapshot = Snapshot::default();
+                snapshot.set_data(convert::to_raft(head.clone()));
+                let metadata = snapshot.mut_metadata();
+                metadata.index = mark.index;
+                metadata.term = mark.term;
+                metadata.set_conf_state(mark.conf_state.clone());
+                Ok(snapshot)
+            }
+            _ => {
+                self.wishes.borrow_mut().insert(to, request_index);
+                Err(StorageError::SnapshotTemporarilyUnavailable.into())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for LogView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogView")
+            .field("first", &self.first())
+            .field("last", &self.last)
+            .field("durable", &self.durable)
+            .field("cached_bytes", &self.tail.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

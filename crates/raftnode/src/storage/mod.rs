@@ -1,0 +1,231 @@
+//! The storage seam: what a node needs from a durable log and from a place for snapshots.
+//!
+//! [`LogStore`] is written by one thread and read through [`LogReader`]s by others. It knows nothing of raft-rs's
+//! `Storage` trait, which panics on most errors; [`LogView`] stands between the two.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, HardState};
+use serde::{Deserialize, Serialize};
+
+mod error;
+pub use error::{LogError, SnapshotError};
+
+mod log_view;
+pub use log_view::{LogView, SnapshotWish};
+
+mod tail;
+
+#[cfg(any(test, feature = "testing"))]
+mod mem_store;
+#[cfg(any(test, feature = "testing"))]
+pub use mem_store::{MemSnapshots, MemStore};
+
+/// Which snapshot: the last log entry that it covers.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct SnapshotId {
+    /// Index of the last entry covered; never 0 for a snapshot that exists.
+    pub index: u64,
+    /// Term of that entry.
+    pub term: u64,
+}
+
+impl std::fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}
+
+/// What the log remembers of a snapshot: where it ends and which configuration was in force there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SnapshotMark {
+    /// Index of the last entry covered.
+    pub index: u64,
+    /// Term of that entry.
+    pub term: u64,
+    /// The configuration as of that entry. The order of its ids means nothing.
+    pub conf_state: ConfState,
+}
+
+impl SnapshotMark {
+    /// The snapshot that this mark stands for.
+    #[must_use]
+    pub const fn id(&self) -> SnapshotId {
+        SnapshotId { index: self.index, term: self.term }
+    }
+}
+
+/// What a log holds when it is opened.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogState {
+    /// The owner's opaque record; the latest written. Empty if none was.
+    pub metadata: Bytes,
+    /// Term, vote and commit as last written.
+    pub hard_state: HardState,
+    /// The newest mark, whether it was left by `install` or by `compact`.
+    pub snapshot: Option<SnapshotMark>,
+    /// Index of the first entry held; `last_index + 1` if none is.
+    pub first_index: u64,
+    /// Index of the last entry held; the newest installed snapshot's index if none is, 0 for a new log.
+    pub last_index: u64,
+}
+
+/// One atomic unit of writing: after a crash it is there whole or not at all. Parts take effect in the order of the
+/// fields.
+#[derive(Clone, Debug, Default)]
+pub struct LogBatch<'a> {
+    /// Replaces the owner's record.
+    pub metadata: Option<Bytes>,
+    /// A snapshot was received: every entry written before is discarded, whatever its index.
+    pub install: Option<SnapshotMark>,
+    /// Entries, contiguous among themselves and with the log; an entry at index i replaces i and all after it.
+    pub entries: &'a [Entry],
+    /// Replaces term, vote and commit.
+    pub hard_state: Option<HardState>,
+    /// An own snapshot is durable: entries up to it need not be kept, but stay readable until released.
+    pub compact: Option<SnapshotMark>,
+}
+
+impl LogBatch<'_> {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.metadata.is_none()
+            && self.install.is_none()
+            && self.entries.is_empty()
+            && self.hard_state.is_none()
+            && self.compact.is_none()
+    }
+}
+
+/// A durable log, as its single writer sees it.
+///
+/// The contract is tested by [`testing::log_store`](crate::testing::log_store), which any implementation can run:
+///
+/// * `append` is atomic, and what it wrote is readable at once, through every reader, but not yet durable;
+/// * once `sync` returns `Ok`, everything appended before survives power loss (W1);
+/// * after a crash the log holds a prefix of the appended batches, at least up to the last sync (W2);
+/// * a failed write or sync poisons the log for good: every later `append` and `sync` answers
+///   [`LogError::Poisoned`], because what the disk holds is unknown (O13). Reopening finds out.
+///
+/// Term, vote, commit and marks never go back on their own (O27); the caller sees to it that what it writes does not
+/// either.
+pub trait LogStore: Send + 'static {
+    /// What the log holds now, durable or not.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if a stored configuration does not decode, or an I/O failure.
+    fn state(&self) -> Result<LogState, LogError>;
+
+    /// A handle to read with from other threads. It stays valid until the log is closed.
+    fn reader(&self) -> Arc<dyn LogReader>;
+
+    /// Writes a batch.
+    ///
+    /// # Errors
+    /// [`LogError::Gap`] or [`LogError::TooLarge`] for a batch that breaks the rules, [`LogError::NoSpace`] when there
+    /// is no room: these leave the log as it was. [`LogError::Io`] poisons it.
+    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError>;
+
+    /// Makes everything appended so far durable.
+    ///
+    /// # Errors
+    /// Any failure poisons the log for good and is never retried (O13).
+    fn sync(&mut self) -> Result<(), LogError>;
+
+    /// Allows the log to free the storage of entries below `before`; it may keep more. A durable mark at
+    /// `before - 1` or later is the caller's duty (O6).
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append), and [`LogError::NoMark`] if no durable mark covers what would be freed.
+    fn release(&mut self, before: u64) -> Result<(), LogError>;
+
+    /// Bytes held, about.
+    fn size(&self) -> u64;
+
+    /// Makes everything durable and closes.
+    ///
+    /// # Errors
+    /// As for [`sync`](Self::sync).
+    fn close(self: Box<Self>) -> Result<(), LogError>;
+}
+
+/// Reads a log from any thread while its writer goes on.
+pub trait LogReader: Send + Sync + 'static {
+    /// Entries `[low, high)`, cut off after `max_bytes` of data; at least one if the range holds any.
+    ///
+    /// # Errors
+    /// [`LogError::Compacted`] if `low` is below the first index, [`LogError::Unavailable`] if `high - 1` is above the
+    /// last, [`LogError::Corrupt`] if an entry does not read back as it was written.
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError>;
+
+    /// The term of an entry, or of the newest snapshot mark's own index.
+    ///
+    /// # Errors
+    /// As for [`entries`](Self::entries).
+    fn term(&self, index: u64) -> Result<u64, LogError>;
+
+    /// Index of the first entry held.
+    fn first_index(&self) -> u64;
+
+    /// Index of the last entry held.
+    fn last_index(&self) -> u64;
+}
+
+/// Where snapshots are kept: whole or not at all, verified as they are read, streamed both ways.
+pub trait SnapshotStore: Send + Sync + 'static {
+    /// Begins a snapshot, or replaces the one of the same id when committed. Dropping the sink abandons it.
+    ///
+    /// # Errors
+    /// An I/O failure; nothing is left behind.
+    fn create(&self, id: SnapshotId) -> Result<Box<dyn SnapshotSink>, SnapshotError>;
+
+    /// Opens a snapshot for reading. It is pinned, and so not purged, until the source is dropped.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotFound`], [`SnapshotError::Corrupt`] or an I/O failure. Damage further on surfaces as an
+    /// `io::Error` of kind `InvalidData` while reading: every byte given out has passed its checksum.
+    fn open(&self, id: SnapshotId) -> Result<SnapshotSource, SnapshotError>;
+
+    /// The newest whole snapshot that `vouched` accepts. Damaged ones are set aside and the next older is tried.
+    ///
+    /// # Errors
+    /// An I/O failure. No snapshot at all is `Ok(None)`.
+    fn newest(
+        &self,
+        vouched: &dyn Fn(SnapshotId) -> bool,
+    ) -> Result<Option<SnapshotId>, SnapshotError>;
+
+    /// Removes snapshots with an index below `keep_from`, except pinned ones.
+    ///
+    /// # Errors
+    /// An I/O failure; what was removed stays removed.
+    fn purge(&self, keep_from: u64) -> Result<(), SnapshotError>;
+}
+
+/// A snapshot being written.
+pub trait SnapshotSink: Write + Send {
+    /// Makes the snapshot durable under its name, and returns how many bytes of content it has.
+    ///
+    /// # Errors
+    /// An I/O failure; then there is no snapshot under this id, or the one that was there before.
+    fn commit(self: Box<Self>) -> Result<u64, SnapshotError>;
+}
+
+/// A snapshot being read.
+pub struct SnapshotSource {
+    /// Bytes of content.
+    pub len: u64,
+    /// The content, verified as it is read.
+    pub content: Box<dyn Read + Send>,
+}
+
+impl std::fmt::Debug for SnapshotSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotSource").field("len", &self.len).finish_non_exhaustive()
+    }
+}
