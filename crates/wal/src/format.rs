@@ -64,6 +64,6 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// Whether all of `bytes` are zero, at the speed of a comparison of memory.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+    static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
     bytes.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
 }

@@ -18,7 +18,7 @@ pub(crate) use survey::{LOCK, Listing, Surveyed, survey};
 
 /// How zeros are written. Larger pieces make larger folios in the page cache, and every later small write to one of
 /// those costs several times as much.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// An open segment. What is known about its contents is in the index; this is the file.
 #[derive(Debug)]
