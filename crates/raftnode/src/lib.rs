@@ -1,9 +1,45 @@
-//! oarlock-raftnode
+//! Everything between `raft::RawNode` and the outside world.
+//!
+//! raft-rs decides; this crate makes its decisions happen, on disk, on the wire and in the state machine, in the right
+//! order. Implement one trait, [`StateMachine`], and have a durable, replicated service.
 #![forbid(unsafe_code)]
 
+#[cfg(all(feature = "protobuf-codec", feature = "prost-codec"))]
+compile_error!(
+    "features `protobuf-codec` and `prost-codec` exclude each other: raft-rs has one codec at a time"
+);
+
+#[cfg(feature = "wal")]
+pub use oarlock_wal as wal;
 pub use {oarlock_membership as membership, oarlock_transport as transport, raft};
 
 mod failpoint;
+
+mod config;
+pub use config::{Config, ConfigError, WriteMode};
+
+mod error;
+pub use error::{
+    Busy, ChangeMembersError, NodeEnd, NodeError, ProposeError, ReadError, StartError,
+    TransferError, Unknown,
+};
+
+mod state_machine;
+pub use state_machine::{Applied, ApplyError, Committed, RestoreError, SnapshotView, StateMachine};
+
+mod status;
+pub use status::{PeerState, PeerStatus, Quarantine, Role, Status, Vitals};
+
+mod observer;
+pub use observer::{NoObserver, Observer, Stats};
+
+mod waiter;
+pub use waiter::{Abandoned, Pending};
+
+pub mod core;
+
+mod driver;
+pub use driver::NodeHandle;
 
 pub mod bootstrap;
 

@@ -1,0 +1,305 @@
+//! How a node behaves, with a reason beside every default.
+
+use std::time::Duration;
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteMode {
+    /// Inline while this node is the only member, pipelined from the moment that there is another.
+    #[default]
+    Auto,
+    /// The node thread writes and syncs itself: no hop between threads, but a slow disk delays everything. Left for
+    /// good, as in `Auto`, when there is another member: heartbeats must not wait for a disk (O12).
+    Inline,
+    /// A thread of its own writes; ticks, heartbeats and messages go on meanwhile.
+    Pipelined,
+}
+
+/// How a node behaves. Made with [`Config::new`], changed with the methods named after the fields.
+///
+/// ```
+/// use std::time::Duration;
+/// let config = oarlock_raftnode::Config::new().heartbeat_interval(Duration::from_millis(20)).pre_vote(true);
+/// assert_eq!(config.election_timeout(), Duration::from_millis(200));
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Config {
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) election_ticks: u32,
+    pub(crate) pre_vote: bool,
+    pub(crate) check_quorum: bool,
+    pub(crate) initial_tick_advance: bool,
+    pub(crate) max_size_per_msg: u64,
+    pub(crate) max_inflight_msgs: usize,
+    pub(crate) max_uncommitted_bytes: u64,
+    pub(crate) max_apply_bytes: u64,
+    pub(crate) max_apply_backlog: u64,
+    pub(crate) max_unsynced_bytes: u64,
+    pub(crate) max_waiting_proposals: usize,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) tail_cache_bytes: u64,
+    pub(crate) snapshot_count: u64,
+    pub(crate) snapshot_catchup_entries: u64,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) write_mode: WriteMode,
+    pub(crate) seed: Option<u64>,
+}
+
+/// A configuration that cannot work. Whoever wrote it has to change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// With fewer ticks one late heartbeat starts an election. etcd asks for five.
+    #[error("election_ticks is {ticks}, it must be at least 5")]
+    ElectionTicks {
+        /// What was asked for.
+        ticks: u32,
+    },
+    /// raft-rs would send single entries only, or nothing.
+    #[error("max_size_per_msg and max_inflight_msgs must be greater than 0")]
+    NoMessages,
+    /// One message of `max_size_per_msg` must fit among what may be uncommitted.
+    #[error("max_uncommitted_bytes is {uncommitted}, below max_size_per_msg, {message}")]
+    Uncommitted {
+        /// What was asked for.
+        uncommitted: u64,
+        /// The size of one message.
+        message: u64,
+    },
+    /// A snapshot would be taken after every entry.
+    #[error("snapshot_count must be greater than 0")]
+    SnapshotCount,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// etcd's defaults, plus budgets in bytes.
+    pub const fn new() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(100),
+            election_ticks: 10,
+            pre_vote: true,
+            check_quorum: true,
+            initial_tick_advance: true,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 512,
+            max_uncommitted_bytes: 64 << 20,
+            max_apply_bytes: 4 << 20,
+            max_apply_backlog: 64 << 20,
+            max_unsynced_bytes: 64 << 20,
+            max_waiting_proposals: 16_384,
+            max_request_bytes: 8 << 20,
+            tail_cache_bytes: 64 << 20,
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            request_timeout: None,
+            stop_timeout: Duration::from_secs(10),
+            write_mode: WriteMode::Auto,
+            seed: None,
+        }
+    }
+
+    /// Time between two heartbeats of a leader, which is one tick. Defaults to 100 ms, as in etcd: about the round
+    /// trip between members, and rarely enough to be cheap. Zero makes the ticker inert: time passes by
+    /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) only, for tests.
+    pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval;
+        self
+    }
+
+    /// Ticks without a leader after which a follower may campaign; each waits for one to two times as many. Defaults
+    /// to 10, as in etcd. At least 5.
+    pub const fn election_ticks(mut self, ticks: u32) -> Self {
+        self.election_ticks = ticks;
+        self
+    }
+
+    /// Whether a candidate first asks if it could win, without raising its term. On by default, as in etcd since 3.4:
+    /// a member that was cut off does not depose a working leader when it returns (Raft thesis, 9.6).
+    pub const fn pre_vote(mut self, on: bool) -> Self {
+        self.pre_vote = on;
+        self
+    }
+
+    /// Whether a leader steps down when it has not heard from a majority for an election timeout. On by default; etcd
+    /// has no switch for it.
+    pub const fn check_quorum(mut self, on: bool) -> Self {
+        self.check_quorum = on;
+        self
+    }
+
+    /// Whether a starting member skips most of its first election timeout (etcd's `--initial-election-tick-advance`).
+    /// On by default. Turn it off where members are far apart.
+    pub const fn initial_tick_advance(mut self, on: bool) -> Self {
+        self.initial_tick_advance = on;
+        self
+    }
+
+    /// Bytes of entries in one append message. Defaults to 1 MiB, as in etcd: 100 MB/s at a round trip of 10 ms.
+    pub const fn max_size_per_msg(mut self, bytes: u64) -> Self {
+        self.max_size_per_msg = bytes;
+        self
+    }
+
+    /// Append messages under way to one follower. Defaults to 512, as in etcd.
+    pub const fn max_inflight_msgs(mut self, messages: usize) -> Self {
+        self.max_inflight_msgs = messages;
+        self
+    }
+
+    /// Bytes that a leader appends ahead of its commit index before it answers `Busy`. Defaults to 64 MiB: they are
+    /// held in memory, and a cluster that lost its majority must not fill it.
+    pub const fn max_uncommitted_bytes(mut self, bytes: u64) -> Self {
+        self.max_uncommitted_bytes = bytes;
+        self
+    }
+
+    /// Bytes of committed entries handed to the apply thread at a time. Defaults to 4 MiB.
+    pub const fn max_apply_bytes(mut self, bytes: u64) -> Self {
+        self.max_apply_bytes = bytes;
+        self
+    }
+
+    /// Bytes handed to the apply thread and not applied yet, beyond which proposals get `Busy` and appends of the
+    /// leader are left for it to repeat. Defaults to 64 MiB. etcd counts 5000 entries instead, whatever their size.
+    pub const fn max_apply_backlog(mut self, bytes: u64) -> Self {
+        self.max_apply_backlog = bytes;
+        self
+    }
+
+    /// Bytes written and not yet synced, beyond which appends of the leader are left for it to repeat and proposals
+    /// get `Busy`. Defaults to 64 MiB.
+    pub const fn max_unsynced_bytes(mut self, bytes: u64) -> Self {
+        self.max_unsynced_bytes = bytes;
+        self
+    }
+
+    /// Proposals that wait for the node thread or for a leader, beyond which more get `Busy`. Defaults to 16,384.
+    pub const fn max_waiting_proposals(mut self, proposals: usize) -> Self {
+        self.max_waiting_proposals = proposals;
+        self
+    }
+
+    /// The largest proposal; more is `TooLarge`. Defaults to 8 MiB. Keep it well below the transport's frame.
+    pub const fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.max_request_bytes = bytes;
+        self
+    }
+
+    /// Bytes of recent entries kept in memory, so that followers that keep up cost no reads. Defaults to 64 MiB.
+    pub const fn tail_cache_bytes(mut self, bytes: u64) -> Self {
+        self.tail_cache_bytes = bytes;
+        self
+    }
+
+    /// Entries applied after which a snapshot is taken. Defaults to 10,000, as in etcd since 3.6. A state beyond
+    /// 64 MiB also waits until the log has grown by about the state's size, so that it is not rewritten over and over.
+    pub const fn snapshot_count(mut self, entries: u64) -> Self {
+        self.snapshot_count = entries;
+        self
+    }
+
+    /// Entries kept before a snapshot, so that followers that are a little behind need no snapshot (O26). Defaults to
+    /// 5,000, as in etcd.
+    pub const fn snapshot_catchup_entries(mut self, entries: u64) -> Self {
+        self.snapshot_catchup_entries = entries;
+        self
+    }
+
+    /// How long a request without a deadline of its own may take. Defaults to 5 s and two election timeouts, as in
+    /// etcd: long enough for a leader to be lost and another found.
+    pub const fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = Some(timeout);
+        self
+    }
+
+    /// How long `shutdown` waits for a thread that hangs, in a system call for example. Defaults to 10 s.
+    pub const fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.stop_timeout = timeout;
+        self
+    }
+
+    /// Who writes the log. Defaults to [`WriteMode::Auto`].
+    pub const fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.write_mode = mode;
+        self
+    }
+
+    /// The seed of everything random, which is election timeouts. Defaults to one from the operating system.
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The shortest time without a leader after which a follower campaigns.
+    #[must_use]
+    pub fn election_timeout(&self) -> Duration {
+        self.heartbeat_interval * self.election_ticks
+    }
+
+    /// How long a request without a deadline of its own may take.
+    #[must_use]
+    pub fn effective_request_timeout(&self) -> Duration {
+        self.request_timeout.unwrap_or_else(|| Duration::from_secs(5) + 2 * self.election_timeout())
+    }
+
+    /// Checks that the parts fit together. Starting a node does the same.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub const fn validate(&self) -> Result<(), ConfigError> {
+        if self.election_ticks < 5 {
+            return Err(ConfigError::ElectionTicks { ticks: self.election_ticks });
+        }
+        if self.max_size_per_msg == 0 || self.max_inflight_msgs == 0 {
+            return Err(ConfigError::NoMessages);
+        }
+        if self.max_uncommitted_bytes < self.max_size_per_msg {
+            return Err(ConfigError::Uncommitted {
+                uncommitted: self.max_uncommitted_bytes,
+                message: self.max_size_per_msg,
+            });
+        }
+        if self.snapshot_count == 0 {
+            return Err(ConfigError::SnapshotCount);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::new().validate(), Ok(()));
+        assert_eq!(Config::new().effective_request_timeout(), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let cases = [
+            (Config::new().election_ticks(4), ConfigError::ElectionTicks { ticks: 4 }),
+            (Config::new().max_size_per_msg(0), ConfigError::NoMessages),
+            (Config::new().max_inflight_msgs(0), ConfigError::NoMessages),
+            (
+                Config::new().max_uncommitted_bytes(1),
+                ConfigError::Uncommitted { uncommitted: 1, message: 1 << 20 },
+            ),
+            (Config::new().snapshot_count(0), ConfigError::SnapshotCount),
+        ];
+        for (config, error) in cases {
+            assert_eq!(config.validate(), Err(error));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Membership: every change is judged when it is applied, by every member alike.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use oarlock_membership::{
+    ChangeEntry, ChangeError, Cluster, Configuration, ProposalId, record::ConfChangeTransition,
+};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition as RaftTransition, ConfChangeType, ConfChangeV2, Entry,
+};
+
+use super::{Core, Event, MembersApplied};
+use crate::convert;
+use crate::proposal::AttributeUpdate;
+use crate::snapshot_head::SnapshotHead;
+use crate::{ChangeMembersError, SnapshotMark};
+
+/// Changes whose proposers wait.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// The newest conf change that was judged (O7).
+    applied: u64,
+    answers: VecDeque<Answer>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    index: u64,
+    id: ProposalId,
+    result: Result<Arc<Cluster>, ChangeMembersError>,
+}
+
+impl Core {
+    /// The apply thread has come to a conf change: judges it, and lets raft-rs have it unless it is refused (O8).
+    ///
+    /// Everything before it is applied; go on with what this returns. A refused change is not given to raft-rs at all:
+    /// it is as if it had not been proposed.
+    pub fn handle_change_committed(&mut self, entry: &Entry) -> MembersApplied {
+        self.changes.applied = entry.index;
+        let view = convert::entry_view(entry);
+        let (changed, id, result) = match ChangeEntry::read(&view) {
+            Ok(Some(change)) => match self.apply_change(&change) {
+                Ok(()) => (true, change.proposal, Ok(Arc::clone(&self.cluster))),
+                Err(error) => (false, change.proposal, Err(error)),
+            },
+            Ok(None) => (false, None, Ok(Arc::clone(&self.cluster))),
+            Err(unreadable) => {
+                log::error!(index = entry.index, unreadable:%; "a conf change cannot be read; refused on every member");
+                (false, None, Ok(Arc::clone(&self.cluster)))
+            }
+        };
+        if let Err(error) = &result {
+            log::warn!(index = entry.index, error:%; "conf change refused");
+        }
+        if changed {
+            self.members_changed(entry.index);
+        }
+        self.answer(entry.index, id, result);
+        self.members_applied(changed)
+    }
+
+    fn apply_change(&mut self, change: &ChangeEntry) -> Result<(), ChangeMembersError> {
+        let mut cluster = Cluster::clone(&self.cluster);
+        cluster.apply_entry(&self.configuration, change)?;
+        let conf_state = self
+            .raw
+            .apply_conf_change(&raft_change(change))
+            .map_err(|error| ChangeMembersError::RefusedByRaft(error.to_string()))?;
+        let record = convert::conf_state_to_record(&conf_state);
+        self.configuration =
+            Configuration::from_conf_state(&record).map_err(ChangeError::Configuration)?;
+        self.cluster = Arc::new(cluster);
+        Ok(())
+    }
+
+    /// The apply thread has come to an entry that changes what is known of a member.
+    pub fn handle_attributes_committed(
+        &mut self,
+        index: u64,
+        id: ProposalId,
+        update: &AttributeUpdate,
+    ) -> MembersApplied {
+        let mut cluster = Cluster::clone(&self.cluster);
+        let updated = match update {
+            AttributeUpdate::Publish { member, name, client_urls, birth } => {
+                cluster.update_attributes(*member, name, client_urls).inspect(|()| {
+                    if *birth != 0 {
+                        self.births.insert(*member, *birth);
+                    }
+                })
+            }
+            AttributeUpdate::PeerUrls { member, peer_urls } => {
+                cluster.update_peer_urls(*member, peer_urls)
+            }
+        };
+        let changed = updated.is_ok();
+        let result = match updated {
+            Ok(()) => {
+                self.cluster = Arc::new(cluster);
+                self.events.push_back(Event::MembersChanged);
+                Ok(Arc::clone(&self.cluster))
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.answer(index, Some(id), result);
+        self.members_applied(changed)
+    }
+
+    /// The newest conf change that was judged: what [`Held`](super::Held) asks for (O7).
+    #[must_use]
+    pub const fn change_applied(&self) -> u64 {
+        self.changes.applied
+    }
+
+    /// The birth that a member has published.
+    #[must_use]
+    pub fn birth(&self, member: u64) -> Option<u64> {
+        self.births.get(&member).copied()
+    }
+
+    pub(super) fn adopt_snapshot(&mut self, mark: &SnapshotMark, head: SnapshotHead) {
+        self.changes.applied = self.changes.applied.max(mark.index);
+        self.cluster = Arc::new(head.cluster);
+        self.births = head.births;
+        let record = convert::conf_state_to_record(&mark.conf_state);
+        match Configuration::from_conf_state(&record) {
+            Ok(configuration) => {
+                self.configuration = configuration;
+                self.members_changed(mark.index);
+            }
+            Err(error) => self.disagree(mark.index, &error),
+        }
+        self.places_lost(mark.index);
+    }
+
+    fn members_changed(&mut self, index: u64) {
+        let record = self.configuration.to_conf_state();
+        if let Err(disagreement) = self.cluster.agrees_with(&record) {
+            self.disagree(index, &disagreement);
+        }
+        self.events.push_back(Event::MembersChanged);
+        let present = self.configuration.contains(self.raw.raft.id);
+        if self.present && !present {
+            self.removed = true; // O19
+            self.events.push_back(Event::Removed);
+        }
+        self.present = present;
+    }
+
+    fn disagree(&mut self, index: u64, reason: &dyn std::fmt::Display) {
+        self.events.push_back(Event::Disagreement { index, reason: reason.to_string() });
+    }
+
+    fn members_applied(&self, changed: bool) -> MembersApplied {
+        MembersApplied {
+            cluster: Arc::clone(&self.cluster),
+            conf_state: self.conf_state(),
+            births: self.births.clone(),
+            changed,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        index: u64,
+        id: Option<ProposalId>,
+        result: Result<Arc<Cluster>, ChangeMembersError>,
+    ) {
+        if let Some(id) = id.filter(|id| id.origin == self.raw.raft.id) {
+            self.changes.answers.push_back(Answer { index, id, result });
+        }
+    }
+
+    /// Answers changes once the next can be proposed: applied, and joint ones left again (O8).
+    pub(super) fn answer_changes(&mut self) {
+        while let Some(first) = self.changes.answers.front() {
+            if first.index > self.applied || (self.configuration.is_joint() && first.result.is_ok())
+            {
+                break;
+            }
+            if let Some(Answer { id, result, .. }) = self.changes.answers.pop_front() {
+                self.events.push_back(Event::Members { id, result });
+            }
+        }
+    }
+}
+
+fn raft_change(change: &ChangeEntry) -> ConfChangeV2 {
+    let record = change.to_v2();
+    let steps = record.changes.iter().map(|step| {
+        let mut single = ConfChangeSingle { node_id: step.node_id, ..ConfChangeSingle::default() };
+        single.set_change_type(match step.change_type {
+            1 => ConfChangeType::RemoveNode,
+            2 => ConfChangeType::AddLearnerNode,
+            _ => ConfChangeType::AddNode, // 0: `ChangeEntry` holds no others
+        });
+        single
+    });
+    let mut raft = ConfChangeV2::default();
+    raft.set_changes(steps.collect::<Vec<_>>().into());
+    raft.set_transition(match change.transition {
+        ConfChangeTransition::Auto => RaftTransition::Auto,
+        ConfChangeTransition::Implicit => RaftTransition::Implicit,
+        ConfChangeTransition::Explicit => RaftTransition::Explicit,
+    });
+    raft
+}

@@ -1,0 +1,433 @@
+//! The core: what a node decides, without threads, clocks, files or sockets.
+//!
+//! [`Core`] owns raft-rs's `RawNode` and turns what arrives into what is to be done. The threads of this crate drive
+//! it, and a simulator can drive the very same one. Given the same calls in the same order, and the same seed, it
+//! does the same.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use oarlock_membership::{Cluster, Configuration};
+use raft::eraftpb::{ConfState, Message, MessageType};
+use raft::{RawNode, SnapshotStatus, StateRole};
+
+use crate::bootstrap::Recovered;
+use crate::storage::LogView;
+use crate::wire::{Refused, View, validate};
+use crate::{
+    Busy, Config, LogError, PeerState, PeerStatus, Quarantine, Role, SnapshotMark, StartError,
+    Status, TransferError, Vitals,
+};
+
+mod effects;
+pub use effects::{
+    AfterPersist, ApplyStage, Effects, Event, MembersApplied, Now, Persist, ReadsConfirmed,
+    Restore, RoleChange,
+};
+
+mod held;
+pub use held::{Held, tidy};
+
+mod ready;
+pub use ready::{must_persist_before_apply, should_wait_wal_sync};
+
+mod conf;
+mod proposals;
+mod reads;
+mod stall;
+mod ticks;
+
+/// Why a message was not given to raft-rs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The validator refused it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Too much is unsynced or unapplied: the leader repeats it.
+    #[error("too much is waiting; the leader will repeat it")]
+    Shed,
+    /// The node takes no part: it is in quarantine, or was removed.
+    #[error("the node takes no part")]
+    Inert,
+    /// raft-rs had no use for it.
+    #[error("raft: {0}")]
+    Raft(#[from] raft::Error),
+    /// A snapshot that brings nothing new.
+    #[error("the snapshot is not ahead of this log")]
+    Stale,
+}
+
+/// What a node decides.
+///
+/// # How to drive it
+///
+/// 1. Call `handle_*` for whatever arrived, in any number.
+/// 2. Call [`poll_effects`](Self::poll_effects) until it gives `None`, and begin to carry out each [`Effects`] before
+///    the next call: [`now`](Effects::now) first. What is not finished is reported later:
+///    [`handle_persisted`](Self::handle_persisted), [`handle_change_committed`](Self::handle_change_committed),
+///    [`handle_applied`](Self::handle_applied), [`handle_restored`](Self::handle_restored).
+/// 3. Call [`poll_event`](Self::poll_event) until it gives `None`.
+/// 4. After `handle_persisted` or `handle_change_committed`, and before anything else, release from [`Held`] what has
+///    become due (O7, O16).
+///
+/// Any number of persist stages may be under way at once. They are reported in order, several at a time as one
+/// pleases. No call blocks, and none panics unless raft-rs does: that ends the node, not the process.
+pub struct Core {
+    raw: RawNode<LogView>,
+    max_msg_bytes: u64,
+    max_request_bytes: usize,
+    cluster: Arc<Cluster>,
+    configuration: Configuration,
+    /// The births that members have published, by member.
+    births: BTreeMap<u64, u64>,
+    /// This node is in raft's configuration.
+    present: bool,
+    removed: bool,
+    quarantined: Option<Quarantine>,
+
+    ticks: ticks::Ticks,
+    stall: stall::Stall,
+    flight: ready::Flight,
+    proposals: proposals::Proposals,
+    changes: conf::Changes,
+    reads: reads::Reads,
+
+    applied: u64,
+    last_leader: u64,
+    pressure: Option<Busy>,
+    events: VecDeque<Event>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("vitals", &self.vitals()).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// A core that goes on where the log ends. All of what `recovered` says is durable (O20).
+    ///
+    /// `view` reads the log, and offers the snapshot that the log begins with, if there is one.
+    ///
+    /// # Errors
+    /// [`StartError::Config`], and [`StartError::Raft`] if raft-rs refuses what was recovered; the boot checks should
+    /// have found that before.
+    pub fn new(config: &Config, recovered: &Recovered, view: LogView) -> Result<Self, StartError> {
+        config.validate()?;
+        let applied = recovered.applied();
+        let conf_state = recovered.snapshot.as_ref().map(|mark| &mark.conf_state);
+        let conf_state = conf_state.map(crate::convert::conf_state_to_record).unwrap_or_default();
+        let raft_config = raft::Config {
+            id: recovered.id,
+            election_tick: config.election_ticks as usize,
+            heartbeat_tick: 1,
+            applied,
+            max_size_per_msg: config.max_size_per_msg,
+            max_inflight_msgs: config.max_inflight_msgs,
+            check_quorum: config.check_quorum,
+            pre_vote: config.pre_vote,
+            batch_append: false, // O21
+            max_uncommitted_size: config.max_uncommitted_bytes,
+            max_committed_size_per_ready: config.max_apply_bytes,
+            ..raft::Config::default()
+        };
+        let refused = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
+        let configuration =
+            Configuration::from_conf_state(&conf_state).map_err(|error| refused(&error))?;
+        let logger = crate::raft_logger(slog::o!());
+        let raw = RawNode::new(&raft_config, view, &logger).map_err(|error| refused(&error))?;
+        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..)) ^ recovered.id;
+        Ok(Self {
+            max_msg_bytes: config.max_size_per_msg,
+            max_request_bytes: config.max_request_bytes,
+            cluster: Arc::new(recovered.cluster.clone()),
+            present: configuration.contains(recovered.id),
+            configuration,
+            births: recovered.births.clone(),
+            removed: false,
+            quarantined: None,
+            ticks: ticks::Ticks::new(seed, config.election_ticks),
+            stall: stall::Stall::default(),
+            flight: ready::Flight::new(
+                raw.raft.raft_log.last_index(),
+                recovered.hard_state.term,
+                applied,
+            ),
+            proposals: proposals::Proposals::new(config.max_waiting_proposals),
+            changes: conf::Changes::default(),
+            reads: reads::Reads::new(recovered.id, recovered.incarnation, config.election_ticks),
+            applied,
+            last_leader: 0,
+            pressure: None,
+            events: VecDeque::new(),
+            raw,
+        })
+    }
+
+    /// A message from a peer, which the transport says it is. Never a snapshot: see
+    /// [`handle_snapshot`](Self::handle_snapshot).
+    ///
+    /// # Errors
+    /// Why raft-rs did not get it. [`Refused::LogLost`] puts the node into quarantine.
+    pub fn handle_message(&mut self, from: u64, message: Message) -> Result<(), StepError> {
+        self.check(from, &message)?;
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            return Err(StepError::Stale); // its content is not on our disk (O25)
+        }
+        if message.get_msg_type() == MessageType::MsgAppend
+            && !message.entries.is_empty()
+            && self.pressure.is_some()
+        {
+            return Err(StepError::Shed);
+        }
+        Ok(self.raw.step(message)?)
+    }
+
+    /// A leader's snapshot whose file is whole, verified and durable (O25).
+    ///
+    /// # Errors
+    /// Why it was not taken; [`StepError::Stale`] if the log is that far already.
+    pub fn handle_snapshot(&mut self, from: u64, message: Message) -> Result<(), StepError> {
+        self.check(from, &message)?;
+        let index = message.get_snapshot().get_metadata().index;
+        if index <= self.raw.raft.raft_log.committed || self.installing() {
+            // raft-rs answers with our commit index, so that the leader goes on from there.
+            self.raw.step(message)?;
+            return Err(StepError::Stale);
+        }
+        self.raw.step(message)?;
+        if self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index) {
+            Ok(())
+        } else {
+            Err(StepError::Stale)
+        }
+    }
+
+    fn check(&mut self, from: u64, message: &Message) -> Result<(), StepError> {
+        if !self.is_driven() {
+            return Err(StepError::Inert);
+        }
+        let raft = &self.raw.raft;
+        let log = &raft.raft_log;
+        let cluster = &self.cluster;
+        let view = View {
+            id: raft.id,
+            term: raft.term,
+            role: raft.state,
+            leader: raft.leader_id,
+            first_index: log.first_index(),
+            last_index: log.last_index(),
+            persisted: log.persisted,
+            committed: log.committed,
+            applied: log.applied,
+            is_removed: &|id| cluster.is_removed(id),
+        };
+        if let Err(refused) = validate(from, message, &view) {
+            if let Refused::LogLost { commit, last } = refused {
+                let quarantine = Quarantine { commit, last_index: last };
+                self.quarantined = Some(quarantine);
+                self.events.push_back(Event::Quarantined(quarantine));
+            }
+            return Err(refused.into());
+        }
+        Ok(())
+    }
+
+    /// Something for this peer was lost: go slower until it answers.
+    pub fn handle_unreachable(&mut self, peer: u64) {
+        if self.is_driven() {
+            self.raw.report_unreachable(peer);
+        }
+    }
+
+    /// Sending a snapshot ended: it was accepted, or it was not, or never left (O10, O25).
+    pub fn handle_snapshot_sent(&mut self, peer: u64, accepted: bool) {
+        if self.is_driven() {
+            let status = if accepted { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+            self.raw.report_snapshot(peer, status);
+        }
+    }
+
+    /// An own snapshot and its mark are durable: followers can have it. `head` travels with it.
+    pub fn handle_snapshot_ready(&mut self, mark: SnapshotMark, head: bytes::Bytes) {
+        debug_assert!(
+            mark.index <= self.flight.durable_index(),
+            "a snapshot of what is not durable (O9)"
+        );
+        self.raw.mut_store().set_snapshot(mark, head);
+    }
+
+    /// Entries up to `index` are not needed any more. Never beyond what is applied (O18); returns the index that was
+    /// taken, so that the log itself can release what lies before the next.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub fn handle_compact(&mut self, index: u64) -> Result<u64, LogError> {
+        let index = index.min(self.applied).min(self.raw.raft.raft_log.applied);
+        self.raw.mut_store().compact_to(index)?;
+        Ok(index)
+    }
+
+    /// Hands leadership over to `to`.
+    ///
+    /// # Errors
+    /// This node does not lead, or `to` cannot. Whether `to` takes over shows in the role later.
+    pub fn handle_transfer(&mut self, to: u64) -> Result<(), TransferError> {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader || !self.is_driven() {
+            return Err(TransferError::NotLeader { leader: raft.leader_id });
+        }
+        if !self.configuration.voters().contains(&to) {
+            return Err(TransferError::NotVoter { to });
+        }
+        if to != raft.id {
+            self.raw.transfer_leader(to);
+        }
+        Ok(())
+    }
+
+    /// Too much is under way: as a leader refuse proposals for this reason, as a follower leave appends to be
+    /// repeated. `None` when it is no longer so.
+    pub const fn set_pressure(&mut self, pressure: Option<Busy>) {
+        self.pressure = pressure;
+    }
+
+    /// What happened beside the effects.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(wish) = self.raw.mut_store().take_snapshot_wish() {
+            self.events.push_back(Event::SnapshotWanted(wish));
+        }
+        self.events.pop_front()
+    }
+
+    /// The error that made raft-rs panic, if storage was the reason.
+    pub fn take_storage_error(&mut self) -> Option<LogError> {
+        self.raw.mut_store().take_error()
+    }
+
+    /// Whether the node takes part: neither removed nor in quarantine.
+    #[must_use]
+    pub const fn is_driven(&self) -> bool {
+        !self.removed && self.quarantined.is_none()
+    }
+
+    /// Whether an applied change removed this node (O19).
+    #[must_use]
+    pub const fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// The members as applied.
+    #[must_use]
+    pub const fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// raft's configuration as applied.
+    #[must_use]
+    pub const fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// The configuration as raft-rs has it, ids ascending.
+    #[must_use]
+    pub fn conf_state(&self) -> ConfState {
+        crate::convert::conf_state_from_record(self.configuration.to_conf_state())
+    }
+
+    /// Whether this node alone makes the cluster: it votes, nobody else does, and nobody learns.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.is_sole_voter() && self.configuration.ids().len() == 1
+    }
+
+    /// Whether this node is the only voter.
+    #[must_use]
+    pub fn is_sole_voter(&self) -> bool {
+        let voters = self.configuration.voters();
+        voters.len() == 1
+            && voters.contains(&self.raw.raft.id)
+            && self.configuration.voters_outgoing().is_empty()
+    }
+
+    /// The highest index applied.
+    #[must_use]
+    pub const fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The first and the last index of the log.
+    #[must_use]
+    pub fn log_bounds(&self) -> (u64, u64) {
+        (self.raw.raft.raft_log.first_index(), self.raw.raft.raft_log.last_index())
+    }
+
+    /// What a leader knows to be durable on `peer`; `None` on others, and for those that are no members.
+    #[must_use]
+    pub fn matched(&self, peer: u64) -> Option<u64> {
+        let raft = &self.raw.raft;
+        (raft.state == StateRole::Leader).then(|| raft.prs().get(peer).map(|pr| pr.matched))?
+    }
+
+    /// Term, role, leader, commit and applied index.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let raft = &self.raw.raft;
+        Vitals {
+            term: raft.term,
+            role: raft.state.into(),
+            leader: raft.leader_id,
+            commit: raft.raft_log.committed,
+            applied: self.applied,
+        }
+    }
+
+    /// Everything but what only the driver knows: the log's size and the counters.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let raft = &self.raw.raft;
+        let Vitals { term, role, leader, commit, applied } = self.vitals();
+        let ids = |ids: &std::collections::BTreeSet<u64>| ids.iter().copied().collect();
+        let mut peers: Vec<PeerStatus> = Vec::new();
+        if role == Role::Leader {
+            peers.extend(raft.prs().iter().map(|(id, progress)| PeerStatus {
+                id: *id,
+                matched: progress.matched,
+                next: progress.next_idx,
+                state: match progress.state {
+                    raft::ProgressState::Probe => PeerState::Probe,
+                    raft::ProgressState::Replicate => PeerState::Replicate,
+                    raft::ProgressState::Snapshot => PeerState::Snapshot,
+                },
+                recently_active: progress.recent_active || *id == raft.id,
+                inflight: progress.ins.count(),
+                snapshot: progress.pending_snapshot,
+            }));
+            peers.sort_unstable_by_key(|peer| peer.id);
+        }
+        let (first_index, last_index) = self.log_bounds();
+        Status {
+            cluster_id: self.cluster.id(),
+            id: raft.id,
+            term,
+            vote: raft.vote,
+            role,
+            leader,
+            transferee: raft.lead_transferee.unwrap_or(0),
+            commit,
+            applied,
+            durable: self.flight.durable_index(),
+            first_index,
+            last_index,
+            snapshot_index: raft.store().snapshot_offered().map_or(0, |mark| mark.index),
+            voters: ids(self.configuration.voters()),
+            voters_outgoing: ids(self.configuration.voters_outgoing()),
+            learners: ids(&(self.configuration.learners() | self.configuration.learners_next())),
+            peers,
+            quarantined: self.quarantined,
+            disk_stalled: self.stall.is_stalled(),
+            ..Status::default()
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Proposals: batched on the leader (O21), handed to it once by everybody else (O22).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use oarlock_membership::{ChangeEntry, ProposalId};
+use raft::StateRole;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+
+use super::{Core, Event};
+use crate::convert;
+use crate::proposal::Payload;
+use crate::wire::{Forward, ForwardKind, ForwardRefusal, ForwardReply};
+use crate::{Busy, ProposeError, Unknown};
+
+/// Entries in one MsgPropose.
+const MAX_BATCH: usize = 4096;
+/// Conf changes that wait for an earlier one to be applied.
+const MAX_CHANGES: usize = 64;
+/// Forwarded proposals that are remembered, so that a doubled one is appended once and answered the same.
+const MAX_SEEN: usize = 16_384;
+
+#[derive(Debug)]
+pub(super) struct Proposals {
+    max_waiting: usize,
+    /// Not yet appended or handed on, in order.
+    waiting: VecDeque<Queued>,
+    /// Conf changes likewise: one at a time, and they must not hold up the others.
+    changes: VecDeque<Queued>,
+    /// Handed to this leader and not answered.
+    forwarded: BTreeMap<ProposalId, u64>,
+    /// This node's own, where they were appended, until something is committed there.
+    places: BTreeMap<u64, Place>,
+    seen: BTreeMap<ProposalId, (u64, u64)>,
+    seen_order: VecDeque<ProposalId>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    /// Who forwarded it; 0 for this node.
+    from: u64,
+    forward: Forward,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    id: ProposalId,
+    term: u64,
+    is_change: bool,
+}
+
+impl Proposals {
+    pub(super) const fn new(max_waiting: usize) -> Self {
+        Self {
+            max_waiting,
+            waiting: VecDeque::new(),
+            changes: VecDeque::new(),
+            forwarded: BTreeMap::new(),
+            places: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            seen_order: VecDeque::new(),
+        }
+    }
+
+    fn queue(&mut self, queued: Queued) -> Result<(), Queued> {
+        let (queue, max) = match queued.forward.kind {
+            ForwardKind::Normal => (&mut self.waiting, self.max_waiting),
+            ForwardKind::ConfChange | ForwardKind::ConfChangeV2 => (&mut self.changes, MAX_CHANGES),
+        };
+        if queue.len() >= max {
+            return Err(queued);
+        }
+        queue.push_back(queued);
+        Ok(())
+    }
+
+    fn remember(&mut self, id: ProposalId, place: (u64, u64)) {
+        if self.seen.insert(id, place).is_none() {
+            self.seen_order.push_back(id);
+        }
+        if self.seen_order.len() > MAX_SEEN
+            && let Some(oldest) = self.seen_order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+    }
+}
+
+impl Core {
+    /// Proposals of this node, in order. The data is complete, with its header.
+    ///
+    /// They wait until there is a leader; then they are appended, or forwarded to it, at the next
+    /// [`poll_effects`](Core::poll_effects). What becomes of them shows in [`Event::Refused`] or, applied, in the log.
+    pub fn handle_propose(&mut self, proposals: Vec<Forward>) {
+        for forward in proposals {
+            if let Err(queued) = self.proposals.queue(Queued { from: 0, forward }) {
+                self.refuse(&queued, ProposeError::Busy(Busy::Requests));
+            }
+        }
+    }
+
+    /// Takes back a proposal that nobody waits for any more. Whether it had not been handed on, so that it is certain
+    /// to have no effect.
+    pub fn cancel(&mut self, id: ProposalId) -> bool {
+        let p = &mut self.proposals;
+        p.forwarded.remove(&id);
+        for queue in [&mut p.waiting, &mut p.changes] {
+            let before = queue.len();
+            queue.retain(|queued| queued.forward.id != id || queued.from != 0);
+            if queue.len() < before {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The node stops: every proposal that was not handed on is refused.
+    pub fn refuse_waiting(&mut self, error: &ProposeError) {
+        let p = &mut self.proposals;
+        let waiting: Vec<Queued> = p.waiting.drain(..).chain(p.changes.drain(..)).collect();
+        for queued in waiting {
+            self.refuse(&queued, error.clone());
+        }
+    }
+
+    /// A member hands on a proposal. The answer is an event.
+    pub fn handle_forward(&mut self, from: u64, forward: Forward) {
+        let id = forward.id;
+        if let Some(&(index, term)) = self.proposals.seen.get(&id) {
+            // Doubled on its way. A refusal would be a lie, and appending it again a waste.
+            let reply = ForwardReply::Accepted { id, index, term };
+            self.events.push_back(Event::ForwardReply { to: from, reply });
+            return;
+        }
+        let queued = Queued { from, forward };
+        let refusal = self.forward_refusal(&queued).err();
+        let refused = match refusal {
+            Some(reason) => Some((queued, reason)),
+            None => {
+                let full = ProposeError::Busy(Busy::Requests);
+                self.proposals.queue(queued).err().map(|queued| (queued, full))
+            }
+        };
+        if let Some((queued, error)) = refused {
+            self.refuse(&queued, error);
+        }
+    }
+
+    fn forward_refusal(&self, queued: &Queued) -> Result<(), ProposeError> {
+        let Queued { from, forward } = queued;
+        let invalid = || ProposeError::NotMember;
+        self.may_append()?;
+        if forward.id.origin != *from || self.cluster.member(*from).is_none() {
+            return Err(ProposeError::NotMember);
+        }
+        let max = self.max_request_bytes + Payload::MAX_OVERHEAD;
+        if forward.data.len() > max {
+            return Err(ProposeError::TooLarge { bytes: forward.data.len(), max });
+        }
+        let proposed = match forward.kind {
+            ForwardKind::Normal => Payload::decode(&forward.data).map_err(|_| invalid())?.id(),
+            ForwardKind::ConfChange | ForwardKind::ConfChangeV2 => {
+                let entry = entry_of(forward);
+                let change =
+                    ChangeEntry::read(&convert::entry_view(&entry)).map_err(|_| invalid())?;
+                // Only a rescue that was written into the log itself may give orders.
+                change.filter(|change| change.rescue.is_none()).ok_or_else(invalid)?.proposal
+            }
+        };
+        if proposed == Some(forward.id) { Ok(()) } else { Err(invalid()) }
+    }
+
+    /// Whether this node could append something now.
+    fn may_append(&self) -> Result<(), ProposeError> {
+        let raft = &self.raw.raft;
+        if self.removed {
+            return Err(ProposeError::NotMember);
+        }
+        if self.quarantined.is_some() {
+            return Err(ProposeError::Quarantined);
+        }
+        if raft.state != StateRole::Leader {
+            return Err(ProposeError::NotLeader { asked: raft.id, leader: raft.leader_id });
+        }
+        if raft.lead_transferee.is_some() {
+            return Err(ProposeError::Transferring);
+        }
+        if self.stall.refuses() {
+            return Err(ProposeError::Busy(Busy::DiskStalled));
+        }
+        match self.pressure {
+            Some(busy) => Err(ProposeError::Busy(busy)),
+            None => Ok(()),
+        }
+    }
+
+    /// The leader's answer to a forwarded proposal.
+    pub fn handle_forward_reply(&mut self, from: u64, reply: &ForwardReply) {
+        let id = reply.id();
+        if self.proposals.forwarded.get(&id) != Some(&from) {
+            return; // answered before, or never asked
+        }
+        self.proposals.forwarded.remove(&id);
+        match *reply {
+            ForwardReply::Accepted { index, term, .. } if index > self.flight.handed_to_apply => {
+                let place = Place { id, term, is_change: false };
+                self.proposals.places.insert(index, place);
+            }
+            ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it
+            ForwardReply::Refused { reason, .. } => {
+                let error = error_of(reason, from);
+                self.events.push_back(Event::Refused { id, error });
+            }
+        }
+    }
+
+    /// Moves what waits: into the log on the leader, to the leader elsewhere.
+    pub(super) fn flush_proposals(&mut self) {
+        if self.proposals.waiting.is_empty() && self.proposals.changes.is_empty() {
+            return;
+        }
+        let raft = &self.raw.raft;
+        if raft.state == StateRole::Leader {
+            self.append_waiting();
+            self.append_changes();
+            return;
+        }
+        let leader = raft.leader_id;
+        let p = &mut self.proposals;
+        let keep = leader == 0;
+        let mut waiting: Vec<Queued> = Vec::new();
+        for queue in [&mut p.waiting, &mut p.changes] {
+            // Forwarded to us while we led: whoever did must know at once.
+            let (ours, theirs): (Vec<_>, Vec<_>) =
+                queue.drain(..).partition(|queued| queued.from == 0);
+            waiting.extend(theirs);
+            if keep {
+                queue.extend(ours);
+            } else {
+                waiting.extend(ours);
+            }
+        }
+        for queued in waiting {
+            if queued.from == 0 {
+                self.proposals.forwarded.insert(queued.forward.id, leader);
+                self.events.push_back(Event::Forward { to: leader, forward: queued.forward });
+            } else {
+                let asked = self.raw.raft.id;
+                self.refuse(&queued, ProposeError::NotLeader { asked, leader });
+            }
+        }
+    }
+
+    fn append_waiting(&mut self) {
+        while !self.proposals.waiting.is_empty() {
+            match self.may_append() {
+                // Ours can wait: either the transfer fails, or there will be somebody to forward them to.
+                Err(ProposeError::Transferring) => {
+                    return self.refuse_foreign(&ProposeError::Transferring);
+                }
+                Err(error) => return self.refuse_waiting(&error),
+                Ok(()) => {}
+            }
+            let (mut bytes, mut count) = (0, 0);
+            for queued in self.proposals.waiting.iter().take(MAX_BATCH) {
+                bytes += queued.forward.data.len() as u64;
+                if count > 0 && bytes > self.max_msg_bytes {
+                    break;
+                }
+                count += 1;
+            }
+            let batch: Vec<Queued> = self.proposals.waiting.drain(..count).collect();
+            self.append(batch);
+        }
+    }
+
+    /// One at a time: the next when the one before has been applied. One that is committed soon is waited for (etcd
+    /// #15528: a member that was told of its success must be able to ask for the next); else the proposer decides.
+    fn append_changes(&mut self) {
+        while !self.proposals.changes.is_empty() {
+            match self.may_append() {
+                Err(ProposeError::Transferring) => {
+                    return self.refuse_foreign(&ProposeError::Transferring);
+                }
+                Err(error) => return self.refuse_waiting(&error),
+                Ok(()) => {}
+            }
+            let raft = &self.raw.raft;
+            let pending = raft.has_pending_conf();
+            if pending
+                && (raft.pending_conf_index <= raft.raft_log.committed
+                    || !raft.commit_to_current_term())
+            {
+                return;
+            }
+            let Some(queued) = self.proposals.changes.pop_front() else { return };
+            if pending {
+                self.refuse(&queued, ProposeError::ConfChangePending);
+            } else {
+                self.append(vec![queued]);
+            }
+        }
+    }
+
+    fn append(&mut self, batch: Vec<Queued>) {
+        let raft = &mut self.raw.raft;
+        let mut message = Message { from: raft.id, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(
+            batch.iter().map(|queued| entry_of(&queued.forward)).collect::<Vec<_>>().into(),
+        );
+        let first = raft.raft_log.last_index() + 1;
+        if raft.step(message).is_err() {
+            let error = if raft.prs().get(raft.id).is_none() {
+                ProposeError::NotMember
+            } else {
+                ProposeError::Busy(Busy::Uncommitted)
+            };
+            for queued in batch {
+                self.refuse(&queued, error.clone());
+            }
+            return;
+        }
+        let term = raft.term;
+        for (index, Queued { from, forward }) in (first..).zip(batch) {
+            let id = forward.id;
+            let is_change = forward.kind != ForwardKind::Normal;
+            if from == 0 {
+                self.proposals.places.insert(index, Place { id, term, is_change });
+            } else {
+                self.proposals.remember(id, (index, term));
+                let reply = ForwardReply::Accepted { id, index, term };
+                self.events.push_back(Event::ForwardReply { to: from, reply });
+            }
+        }
+    }
+
+    fn refuse_foreign(&mut self, error: &ProposeError) {
+        let p = &mut self.proposals;
+        let mut foreign = Vec::new();
+        for queue in [&mut p.waiting, &mut p.changes] {
+            let (ours, theirs): (Vec<_>, Vec<_>) =
+                queue.drain(..).partition(|queued| queued.from == 0);
+            queue.extend(ours);
+            foreign.extend(theirs);
+        }
+        for queued in foreign {
+            self.refuse(&queued, error.clone());
+        }
+    }
+
+    fn refuse(&mut self, queued: &Queued, error: ProposeError) {
+        let id = queued.forward.id;
+        self.events.push_back(if queued.from == 0 {
+            Event::Refused { id, error }
+        } else {
+            let reply = ForwardReply::Refused { id, reason: reason_of(&error) };
+            Event::ForwardReply { to: queued.from, reply }
+        });
+    }
+
+    /// Something is committed where proposals of this node had been appended.
+    pub(super) fn resolve_places(&mut self, committed: &[Entry]) {
+        let p = &mut self.proposals;
+        if p.places.is_empty() && p.forwarded.is_empty() {
+            return;
+        }
+        for entry in committed {
+            if let Some(Place { id, term, is_change }) = p.places.remove(&entry.index) {
+                let error = if entry.term != term {
+                    ProposeError::OutcomeUnknown(Unknown::Superseded)
+                } else if is_change && entry.get_entry_type() == EntryType::EntryNormal {
+                    ProposeError::ConfChangePending // raft-rs put an empty entry in its place
+                } else {
+                    continue;
+                };
+                self.events.push_back(Event::Refused { id, error });
+            } else if !p.forwarded.is_empty()
+                && entry.get_entry_type() == EntryType::EntryNormal
+                && let Ok(Some(id)) = Payload::of(entry).map(|payload| payload.id())
+            {
+                p.forwarded.remove(&id); // its acceptance was lost; its result is on its way
+            }
+        }
+    }
+
+    /// A snapshot replaced the log up to `index`: the results of what was in it are not known.
+    pub(super) fn places_lost(&mut self, index: u64) {
+        let rest = self.proposals.places.split_off(&(index + 1));
+        for place in std::mem::replace(&mut self.proposals.places, rest).into_values() {
+            let error = ProposeError::OutcomeUnknown(Unknown::Snapshot);
+            self.events.push_back(Event::Refused { id: place.id, error });
+        }
+    }
+}
+
+fn entry_of(forward: &Forward) -> Entry {
+    let kind = match forward.kind {
+        ForwardKind::Normal => EntryType::EntryNormal,
+        ForwardKind::ConfChange => EntryType::EntryConfChange,
+        ForwardKind::ConfChangeV2 => EntryType::EntryConfChangeV2,
+    };
+    convert::entry(0, 0, kind, forward.data.clone())
+}
+
+/// How a refusal travels.
+const fn reason_of(error: &ProposeError) -> ForwardRefusal {
+    match error {
+        ProposeError::NotLeader { leader, .. } => ForwardRefusal::NotLeader { leader: *leader },
+        ProposeError::NoLeader => ForwardRefusal::NotLeader { leader: 0 },
+        ProposeError::TooLarge { .. } => ForwardRefusal::TooLarge,
+        ProposeError::Transferring => ForwardRefusal::Transferring,
+        ProposeError::ConfChangePending => ForwardRefusal::ConfChangePending,
+        ProposeError::NotMember => ForwardRefusal::NotMember,
+        ProposeError::Stopped | ProposeError::Quarantined => ForwardRefusal::Stopping,
+        ProposeError::Busy(_) | ProposeError::OutcomeUnknown(_) => ForwardRefusal::Busy,
+    }
+}
+
+/// What a refusal by `asked` means to whoever proposed.
+const fn error_of(reason: ForwardRefusal, asked: u64) -> ProposeError {
+    match reason {
+        ForwardRefusal::NotLeader { leader } => ProposeError::NotLeader { asked, leader },
+        ForwardRefusal::Busy => ProposeError::Busy(Busy::Leader),
+        ForwardRefusal::TooLarge => ProposeError::TooLarge { bytes: 0, max: 0 },
+        ForwardRefusal::Transferring => ProposeError::Transferring,
+        ForwardRefusal::ConfChangePending => ProposeError::ConfChangePending,
+        ForwardRefusal::Invalid | ForwardRefusal::NotMember => ProposeError::NotMember,
+        ForwardRefusal::Stopping => ProposeError::NotLeader { asked, leader: 0 },
+    }
+}

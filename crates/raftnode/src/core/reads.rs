@@ -1,0 +1,125 @@
+//! Linearizable reads: one round at a time, for everything that arrived before it began (O24).
+
+use raft::{ReadState, StateRole};
+
+use super::{Core, ReadsConfirmed};
+
+/// The reads that wait, and the round that is under way.
+///
+/// A round asks raft-rs for a read index. Each try has an id of its own, that no other round, node or run has or had,
+/// so that an answer that comes late cannot be taken for another's (etcd #20418). Any try of a round will do: all its
+/// reads arrived before the first.
+#[derive(Debug)]
+pub(super) struct Reads {
+    id: u64,
+    incarnation: u64,
+    tries: u64,
+    waiting: Vec<u64>,
+    round: Option<Round>,
+    /// Ticks after which a try is repeated: half an election timeout, as etcd's 500 ms are.
+    patience: u32,
+    retries: u64,
+}
+
+#[derive(Debug)]
+struct Round {
+    tokens: Vec<u64>,
+    /// The numbers of its tries: the first, and the last.
+    first_try: u64,
+    last_try: u64,
+    ticks: u32,
+    /// The last try went nowhere, or its leader is gone.
+    again: bool,
+}
+
+impl Reads {
+    pub(super) const fn new(id: u64, incarnation: u64, election_ticks: u32) -> Self {
+        let patience = election_ticks.div_ceil(2);
+        Self { id, incarnation, tries: 0, waiting: Vec::new(), round: None, patience, retries: 0 }
+    }
+
+    /// id, incarnation and try, big-endian.
+    fn context(&self, attempt: u64) -> Vec<u8> {
+        [self.id, self.incarnation, attempt].iter().flat_map(|part| part.to_be_bytes()).collect()
+    }
+
+    /// Of several answers the last will do: raft-rs gives them in order (O2).
+    pub(super) fn confirmed(&mut self, states: &[ReadState]) -> Option<ReadsConfirmed> {
+        let round = self.round.as_ref()?;
+        let own = |state: &&ReadState| {
+            (round.first_try..=round.last_try)
+                .any(|attempt| state.request_ctx == self.context(attempt))
+        };
+        let index = states.iter().rfind(own)?.index;
+        let tokens = self.round.take()?.tokens;
+        Some(ReadsConfirmed { tokens, index })
+    }
+}
+
+impl Core {
+    /// Somebody wants to read. `token` comes back in [`Now::reads`](super::Now::reads), at some time; reads have no
+    /// deadline here.
+    pub fn handle_read(&mut self, token: u64) {
+        self.reads.waiting.push(token);
+    }
+
+    /// Forgets reads that nobody waits for any more.
+    pub fn cancel_reads(&mut self, abandoned: &dyn Fn(u64) -> bool) {
+        self.reads.waiting.retain(|token| !abandoned(*token));
+        if let Some(round) = &mut self.reads.round {
+            round.tokens.retain(|token| !abandoned(*token));
+        }
+    }
+
+    /// Tries of rounds beyond the first, so far.
+    #[must_use]
+    pub const fn read_retries(&self) -> u64 {
+        self.reads.retries
+    }
+
+    /// Begins or repeats a round, if raft-rs would not drop it silently: that it does without a leader, and on a leader
+    /// that has not committed in its term.
+    pub(super) fn flush_reads(&mut self) {
+        let reads = &mut self.reads;
+        let begin = match &reads.round {
+            None => !reads.waiting.is_empty(),
+            Some(round) => round.again,
+        };
+        let raft = &self.raw.raft;
+        let leads = raft.state == StateRole::Leader;
+        if !begin || raft.leader_id == 0 || (leads && !raft.commit_to_current_term()) {
+            return;
+        }
+        reads.tries += 1;
+        let attempt = reads.tries;
+        match &mut reads.round {
+            Some(round) => {
+                (round.last_try, round.ticks, round.again) = (attempt, 0, false);
+                reads.retries += 1;
+            }
+            None => {
+                let tokens = std::mem::take(&mut reads.waiting);
+                let (first_try, last_try) = (attempt, attempt);
+                reads.round = Some(Round { tokens, first_try, last_try, ticks: 0, again: false });
+            }
+        }
+        let context = reads.context(attempt);
+        self.raw.read_index(context);
+    }
+
+    pub(super) fn tick_reads(&mut self) {
+        if let Some(round) = &mut self.reads.round {
+            round.ticks += 1;
+            round.again |= round.ticks >= self.reads.patience;
+        }
+    }
+
+    /// The leader may be another: what was asked of the last one may never be answered.
+    pub(super) fn leader_seen(&mut self, leader: u64) {
+        if leader != 0
+            && let Some(round) = &mut self.reads.round
+        {
+            round.again = true;
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The ready loop: raft's duties, in order, on one screen.
+
+use std::collections::VecDeque;
+
+use raft::StateRole;
+use raft::eraftpb::{Entry, EntryType, Snapshot};
+
+use super::{AfterPersist, ApplyStage, Core, Effects, Now, Persist, Restore, RoleChange};
+use crate::snapshot_head::SnapshotHead;
+use crate::{LogError, SnapshotMark};
+
+impl Core {
+    /// The next piece of work; `None` when there is none for now.
+    ///
+    /// # Errors
+    /// Entries do not fit the log, or it cannot be read. A Ready that was taken cannot be asked for again: end the
+    /// node.
+    pub fn poll_effects(&mut self) -> Result<Option<Effects>, LogError> {
+        if !self.is_driven() {
+            return Ok(None);
+        }
+        self.flush_proposals();
+        self.flush_reads();
+        if !self.raw.has_ready() || self.must_drain_first() {
+            return Ok(None);
+        }
+        self.on_ready().map(Some)
+    }
+
+    fn on_ready(&mut self) -> Result<Effects, LogError> {
+        let mut ready = self.raw.ready();
+        let number = ready.number();
+        let mut now = Now {
+            role: self.role_change(ready.ss().is_some() || ready.must_sync()),
+            ..Now::default()
+        }; // O1
+        now.reads = self.reads.confirmed(&ready.take_read_states()); // O2, O24
+
+        let committed = ready.take_committed_entries();
+        assert!(!must_persist_before_apply(&committed, self.flight.durable_index())); // O3
+        debug_assert!(
+            !should_wait_wal_sync(ready.entries(), &committed),
+            "raft 0.7 never asks for this"
+        );
+
+        let snapshot = ready.snapshot();
+        let install = (!snapshot.is_empty()).then(|| mark_of(snapshot));
+        let restore =
+            install.clone().map(|mark| Restore { mark, head: snapshot.data.clone().into() });
+        let entries = ready.take_entries();
+        let hard_state = ready.hs().cloned();
+        now.committed = last_index(&committed).max(install.as_ref().map(|mark| mark.index)); // O28
+
+        // A leader may replicate while it writes its own disk (Raft thesis, 10.2.1), once its term is durable.
+        let mut persisted_messages = ready.take_persisted_messages();
+        if self.flight.durable_term() == self.raw.raft.term {
+            now.messages = ready.take_messages(); // O4
+        } else {
+            persisted_messages.append(&mut ready.take_messages()); // O15
+        }
+        let leads = self.raw.raft.state == StateRole::Leader;
+        let await_change = if leads { None } else { last_change(&committed) };
+
+        // What is to be written is readable through `Storage` before raft-rs forgets it: snapshot, entries, hard state.
+        let view = self.raw.mut_store();
+        if let Some(mark) = &install {
+            view.install(mark.clone());
+        }
+        view.append(&entries)?;
+        if let Some(hard_state) = &hard_state {
+            view.set_hard_state(hard_state.clone());
+        }
+        let must_sync = ready.must_sync();
+        let persist = Persist { number, install, entries, hard_state, must_sync }; // O5
+        self.flight.launch(&persist);
+        self.flight.hand_to_apply(&committed);
+        self.resolve_places(&committed);
+        self.raw.advance_append_async(ready);
+
+        let messages = persisted_messages;
+        let after_persist = AfterPersist { number, messages, await_change, restore }; // O7, O16
+        Ok(Effects { now, persist, after_persist, apply: ApplyStage { entries: committed } })
+    }
+
+    /// A snapshot is installed only when no write and no apply is under way (O17).
+    fn must_drain_first(&self) -> bool {
+        let snapshot = self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty());
+        snapshot && !(self.flight.is_landed() && self.applied >= self.flight.handed_to_apply)
+    }
+
+    /// Whether a snapshot waits to be installed or is being installed.
+    pub(super) fn installing(&self) -> bool {
+        self.flight.installing.is_some()
+            || self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty())
+    }
+
+    fn role_change(&mut self, changed: bool) -> Option<RoleChange> {
+        if !changed {
+            return None;
+        }
+        let vitals = self.vitals();
+        let new_leader = vitals.leader != 0 && vitals.leader != self.last_leader;
+        if new_leader {
+            self.last_leader = vitals.leader;
+        }
+        self.leader_seen(vitals.leader);
+        Some(RoleChange { vitals, new_leader })
+    }
+
+    /// Everything up to this number is durable. Then take from [`Held`](super::Held) what has become due.
+    pub fn handle_persisted(&mut self, number: u64) {
+        let landed = self.flight.land(number);
+        if landed.number == 0 || self.removed {
+            return; // a removed leader would look for its own progress and panic
+        }
+        self.raw.on_persist_ready(landed.number); // O16: before any message that waited for it
+        if let Some((index, term)) = landed.last_entry {
+            self.raw.mut_store().persisted(index, term);
+        }
+    }
+
+    /// The highest number that was reported as durable and that raft-rs has been told of.
+    #[must_use]
+    pub const fn acknowledged(&self) -> u64 {
+        self.flight.acknowledged
+    }
+
+    /// The highest index known to be durable here.
+    #[must_use]
+    pub const fn durable_index(&self) -> u64 {
+        self.flight.durable_index()
+    }
+
+    /// Everything up to `index` has been applied: never more than was handed over (O18).
+    pub fn handle_applied(&mut self, index: u64) {
+        debug_assert!(index <= self.flight.handed_to_apply, "applied what was not handed over");
+        if index <= self.applied {
+            return;
+        }
+        self.applied = index;
+        if !self.removed {
+            self.raw.advance_apply_to(index);
+        }
+        self.answer_changes();
+    }
+
+    /// The state machine was restored from a snapshot that [`AfterPersist::restore`] named.
+    pub fn handle_restored(
+        &mut self,
+        mark: SnapshotMark,
+        head: SnapshotHead,
+        head_bytes: bytes::Bytes,
+    ) {
+        self.flight.installing = None;
+        self.applied = mark.index;
+        if !self.removed {
+            self.raw.advance_apply_to(mark.index);
+        }
+        self.raw.mut_store().set_snapshot(mark.clone(), head_bytes);
+        self.adopt_snapshot(&mark, head);
+        self.replay_ticks();
+    }
+}
+
+/// Whether what was committed must be made durable here before it may be applied (O3).
+///
+/// The seed of this project compared the committed entries with the unstable ones of the same Ready; see
+/// [`should_wait_wal_sync`]. What counts is the disk: etcd acknowledged writes that a crash then lost, because raft gave
+/// out as committed what was still being written (etcd #14370). With raft 0.7 this never is true; it is asserted on
+/// every Ready.
+#[must_use]
+pub fn must_persist_before_apply(committed: &[Entry], durable_index: u64) -> bool {
+    committed.last().is_some_and(|last| last.index > durable_index)
+}
+
+/// Whether committed and unstable entries overlap, so that etcd saves before it applies (`shouldWaitWALSync` of
+/// etcd 3.4.21 and 3.5.5). For parity, and to show that raft 0.7 never asks for it.
+#[must_use]
+pub fn should_wait_wal_sync(entries: &[Entry], committed: &[Entry]) -> bool {
+    match (committed.last(), entries.first()) {
+        (Some(committed), Some(unstable)) => {
+            (committed.term, committed.index) >= (unstable.term, unstable.index)
+        }
+        _ => false,
+    }
+}
+
+fn mark_of(snapshot: &Snapshot) -> SnapshotMark {
+    let metadata = snapshot.get_metadata();
+    SnapshotMark {
+        index: metadata.index,
+        term: metadata.term,
+        conf_state: metadata.get_conf_state().clone(),
+    }
+}
+
+fn last_index(entries: &[Entry]) -> Option<u64> {
+    entries.last().map(|entry| entry.index)
+}
+
+fn last_change(entries: &[Entry]) -> Option<u64> {
+    let change = |entry: &&Entry| entry.get_entry_type() != EntryType::EntryNormal;
+    entries.iter().rfind(change).map(|entry| entry.index)
+}
+
+/// Which persist stages are under way, and what is durable.
+#[derive(Debug)]
+pub(super) struct Flight {
+    launched: VecDeque<Launched>,
+    /// The highest number reported, whether or not it counts yet.
+    reported: u64,
+    acknowledged: u64,
+    durable_index: u64,
+    durable_term: u64,
+    /// The stage that installs a snapshot, until it is restored.
+    installing: Option<u64>,
+    /// The last index handed over to be applied.
+    pub(super) handed_to_apply: u64,
+}
+
+#[derive(Debug)]
+struct Launched {
+    number: u64,
+    /// (index, term) of its last entry.
+    last_entry: Option<(u64, u64)>,
+    install: Option<u64>,
+    hard_state_term: Option<u64>,
+    /// A later stage that overwrites entries of this one.
+    overwritten_by: Option<u64>,
+}
+
+/// What a report of durability came to.
+#[derive(Debug, Default)]
+struct Landed {
+    number: u64,
+    last_entry: Option<(u64, u64)>,
+}
+
+impl Flight {
+    pub(super) const fn new(durable_index: u64, durable_term: u64, applied: u64) -> Self {
+        Self {
+            launched: VecDeque::new(),
+            reported: 0,
+            acknowledged: 0,
+            durable_index,
+            durable_term,
+            installing: None,
+            handed_to_apply: applied,
+        }
+    }
+
+    pub(super) const fn durable_index(&self) -> u64 {
+        self.durable_index
+    }
+
+    const fn durable_term(&self) -> u64 {
+        self.durable_term
+    }
+
+    fn is_landed(&self) -> bool {
+        self.launched.is_empty()
+    }
+
+    fn hand_to_apply(&mut self, committed: &[Entry]) {
+        if let Some(index) = last_index(committed) {
+            self.handed_to_apply = index;
+        }
+    }
+
+    fn launch(&mut self, persist: &Persist) {
+        let number = persist.number;
+        if let Some(mark) = &persist.install {
+            self.installing = Some(number);
+            self.handed_to_apply = mark.index;
+        }
+        if let Some(first) = persist.entries.first() {
+            // What is overwritten is not durable any more, even before the new entries are.
+            self.durable_index = self.durable_index.min(first.index - 1);
+            for earlier in &mut self.launched {
+                if earlier.last_entry.is_some_and(|(last, _)| last >= first.index) {
+                    earlier.overwritten_by = Some(number);
+                }
+            }
+        }
+        self.launched.push_back(Launched {
+            number,
+            last_entry: persist.entries.last().map(|entry| (entry.index, entry.term)),
+            install: persist.install.as_ref().map(|mark| mark.index),
+            hard_state_term: persist.hard_state.as_ref().map(|hard_state| hard_state.term),
+            overwritten_by: None,
+        });
+    }
+
+    /// Takes note that everything up to `number` is durable.
+    ///
+    /// A stage whose entries a later one overwrites counts only together with the later one. raft-rs compares the index
+    /// and term that it is told with what the log shows *now*: if the overwritten entries came back a third time, still
+    /// unsynced, it would take the first, overwritten copy for them and count entries as durable that no disk holds.
+    fn land(&mut self, number: u64) -> Landed {
+        self.reported = self.reported.max(number);
+        let mut landed = Landed::default();
+        while let Some(first) = self.launched.front() {
+            let settled = first.overwritten_by.is_none_or(|by| by <= self.reported);
+            if first.number > self.reported || !settled {
+                break;
+            }
+            let Some(first) = self.launched.pop_front() else { break };
+            landed.number = first.number;
+            if let Some(index) = first.install {
+                (self.durable_index, landed.last_entry) = (index, None);
+            }
+            if let Some((index, term)) = first.last_entry {
+                (self.durable_index, landed.last_entry) = (index, Some((index, term)));
+            }
+            if let Some(term) = first.hard_state_term {
+                self.durable_term = term;
+            }
+        }
+        if landed.number != 0 {
+            self.acknowledged = landed.number;
+        }
+        landed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raft::eraftpb::HardState;
+
+    fn entries(places: &[(u64, u64)]) -> Vec<Entry> {
+        places.iter().map(|&(term, index)| Entry { term, index, ..Entry::default() }).collect()
+    }
+
+    /// etcd's cases of `TestShouldWaitWALSync`, as (term, index).
+    #[test]
+    fn a_save_is_waited_for_when_committed_and_unstable_entries_overlap() {
+        #[rustfmt::skip]
+        let cases: &[(&str, &[(u64, u64)], &[(u64, u64)], bool)] = &[
+            ("both empty", &[], &[], false),
+            ("nothing unstable", &[], &[(4, 10), (4, 11)], false),
+            ("nothing committed", &[(4, 10), (4, 11)], &[], false),
+            ("committed term and index are lower", &[(5, 11), (5, 12)], &[(4, 9), (4, 10)], false),
+            ("committed index is lower", &[(5, 11), (5, 12)], &[(5, 9), (5, 10)], false),
+            ("identical", &[(4, 10)], &[(4, 10)], true),
+            ("identical, several", &[(4, 10), (4, 11), (4, 12)], &[(4, 10), (4, 11), (4, 12)], true),
+            ("overlap at the end", &[(5, 10), (5, 11), (5, 12)], &[(5, 8), (5, 9), (5, 10)], true),
+            ("first committed is lower", &[(4, 11), (4, 12)], &[(4, 10), (4, 11), (4, 12)], true),
+            ("committed term is higher", &[(4, 11)], &[(5, 2)], true),
+        ];
+        for (name, unstable, committed, wait) in cases {
+            assert_eq!(
+                should_wait_wal_sync(&entries(unstable), &entries(committed)),
+                *wait,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_committed_beyond_the_disk_must_wait() {
+        assert!(!must_persist_before_apply(&[], 0));
+        assert!(!must_persist_before_apply(&entries(&[(1, 4), (1, 5)]), 5));
+        assert!(must_persist_before_apply(&entries(&[(1, 4), (1, 5)]), 4));
+    }
+
+    fn stage(number: u64, places: &[(u64, u64)]) -> Persist {
+        Persist { number, entries: entries(places), ..Persist::default() }
+    }
+
+    #[test]
+    fn durable_falls_back_when_an_entry_is_overwritten() {
+        let mut flight = Flight::new(7, 1, 0);
+        flight.launch(&stage(1, &[(2, 6)]));
+        assert_eq!(flight.durable_index(), 5);
+        flight.land(1);
+        assert_eq!(flight.durable_index(), 6);
+    }
+
+    #[test]
+    fn an_overwritten_stage_counts_only_with_the_one_that_overwrites_it() {
+        let mut flight = Flight::new(4, 1, 0);
+        flight.launch(&stage(1, &[(1, 5), (1, 6)]));
+        flight.launch(&stage(2, &[(2, 5), (2, 6)]));
+        flight.launch(&stage(3, &[(1, 5), (1, 6)]));
+        assert_eq!(
+            flight.land(1).number,
+            0,
+            "the third copy looks like the first and is not durable"
+        );
+        assert_eq!(flight.land(2).number, 0);
+        let landed = flight.land(3);
+        assert_eq!((landed.number, landed.last_entry), (3, Some((6, 1))));
+        assert_eq!(flight.durable_index(), 6);
+    }
+
+    #[test]
+    fn the_term_is_durable_when_its_stage_is() {
+        let mut flight = Flight::new(0, 1, 0);
+        let hard_state = Some(HardState { term: 2, ..HardState::default() });
+        flight.launch(&Persist { number: 1, hard_state, ..Persist::default() });
+        assert_eq!(flight.durable_term(), 1);
+        flight.land(1);
+        assert_eq!(flight.durable_term(), 2);
+    }
+}

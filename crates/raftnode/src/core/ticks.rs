@@ -1,0 +1,108 @@
+//! Logical time: ticks, and when an election is due.
+
+use raft::StateRole;
+
+use super::Core;
+
+/// At most this many missed ticks are made up for (O17): a burst would start an election for no reason.
+const MAX_REPLAYED: u32 = 2;
+
+/// Election timeouts, drawn from the core's own generator.
+///
+/// raft-rs draws them from the thread's generator whenever it resets; such a run cannot be repeated. The timeout in
+/// force is therefore replaced before each tick, and drawn anew when raft-rs would have: when the term or the role
+/// changed, or a campaign started again.
+#[derive(Debug)]
+pub(super) struct Ticks {
+    rng: fastrand::Rng,
+    election: usize,
+    drawn: usize,
+    basis: Option<(u64, StateRole)>,
+    /// Ticks that passed while a snapshot was being installed.
+    missed: u32,
+    skipped: u64,
+}
+
+impl Ticks {
+    pub(super) fn new(seed: u64, election_ticks: u32) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            election: election_ticks as usize,
+            drawn: 0,
+            basis: None,
+            missed: 0,
+            skipped: 0,
+        }
+    }
+
+    fn timeout(&mut self, term: u64, role: StateRole) -> usize {
+        if self.basis != Some((term, role)) {
+            self.basis = Some((term, role));
+            self.drawn = self.rng.usize(self.election..2 * self.election);
+        }
+        self.drawn
+    }
+}
+
+impl Core {
+    /// One heartbeat interval has passed.
+    ///
+    /// Not while a snapshot waits to be installed or is being installed: raft-rs would look for entries that are no
+    /// longer, or not yet, there. At most two of the ticks missed are made up for afterwards (O17).
+    pub fn handle_tick(&mut self) {
+        if !self.is_driven() {
+            return;
+        }
+        if self.installing() {
+            self.ticks.missed += 1;
+            self.ticks.skipped += 1;
+            return;
+        }
+        self.tick();
+    }
+
+    /// Several heartbeat intervals pass at once, for an earlier first election or in tests.
+    pub fn advance_ticks(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            self.handle_tick();
+        }
+    }
+
+    /// Ticks skipped so far because of snapshots.
+    #[must_use]
+    pub const fn ticks_skipped(&self) -> u64 {
+        self.ticks.skipped
+    }
+
+    pub(super) fn replay_ticks(&mut self) {
+        for _ in 0..std::mem::take(&mut self.ticks.missed).min(MAX_REPLAYED) {
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        let raft = &self.raw.raft;
+        let lone = raft.state == StateRole::Follower && raft.promotable() && self.is_sole_voter();
+        if lone && raft.leader_id == 0 {
+            // Nobody could be disturbed by an election, and nobody else will ever be elected.
+            self.handle_campaign();
+        }
+        let raft = &mut self.raw.raft;
+        let timeout = self.ticks.timeout(raft.term, raft.state);
+        raft.set_randomized_election_timeout(timeout);
+        self.raw.tick();
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader && raft.election_elapsed == 0 {
+            self.ticks.basis = None; // it campaigned, perhaps again in the same role
+        }
+        self.tick_stall();
+        self.tick_reads();
+    }
+
+    /// Starts an election now, if this node may: a voter with no conf change waiting to be applied.
+    pub fn handle_campaign(&mut self) {
+        if self.is_driven() && !self.installing() && self.raw.raft.promotable() {
+            let _ = self.raw.campaign(); // its only errors are about messages from elsewhere
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the handle, the threads and the transport's callbacks share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use oarlock_membership::{Cluster, ProposalId};
+use oarlock_transport::Transport;
+use parking_lot::{Condvar, Mutex};
+
+use super::inbox::Inbox;
+use crate::observer::Counters;
+use crate::{Config, NodeEnd, Observer, SnapshotStore, Status, Vitals};
+
+pub(crate) struct Shared {
+    pub(crate) id: u64,
+    pub(crate) config: Config,
+    pub(crate) incarnation: u64,
+    pub(crate) birth: u64,
+    pub(crate) inbox: Inbox,
+    pub(crate) counters: Counters,
+    pub(crate) snapshots: Arc<dyn SnapshotStore>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) transport: OnceLock<Arc<dyn Transport>>,
+    sequence: AtomicU64,
+    published: Mutex<Published>,
+    changed: Condvar,
+}
+
+/// What the node thread publishes, so that nobody has to ask it.
+pub(crate) struct Published {
+    pub(crate) vitals: Vitals,
+    pub(crate) first_index: u64,
+    pub(crate) last_index: u64,
+    pub(crate) cluster: Arc<Cluster>,
+    /// The last full status that was asked for.
+    pub(crate) status: Status,
+    pub(crate) end: Option<NodeEnd>,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "one call, each argument is a different thing")]
+    pub(crate) fn new(
+        id: u64,
+        config: Config,
+        incarnation: u64,
+        birth: u64,
+        snapshots: Arc<dyn SnapshotStore>,
+        observer: Arc<dyn Observer>,
+        cluster: Arc<Cluster>,
+        vitals: Vitals,
+    ) -> Self {
+        Self {
+            id,
+            inbox: Inbox::new(config.max_waiting_proposals),
+            config,
+            incarnation,
+            birth,
+            counters: Counters::default(),
+            snapshots,
+            observer,
+            transport: OnceLock::new(),
+            sequence: AtomicU64::new(0),
+            published: Mutex::new(Published {
+                vitals,
+                first_index: 0,
+                last_index: 0,
+                cluster,
+                status: Status::default(),
+                end: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// An id that no other proposal has or had (O22): the incarnation is new with every start.
+    pub(crate) fn next_id(&self) -> ProposalId {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        ProposalId { origin: self.id, incarnation: self.incarnation, sequence }
+    }
+
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> T {
+        read(&self.published.lock())
+    }
+
+    pub(crate) fn publish(&self, write: impl FnOnce(&mut Published)) {
+        write(&mut self.published.lock());
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn vitals(&self) -> Vitals {
+        self.read(|published| published.vitals)
+    }
+
+    pub(crate) fn cluster(&self) -> Arc<Cluster> {
+        self.read(|published| Arc::clone(&published.cluster))
+    }
+
+    /// Waits until `found` finds something in what is published.
+    pub(crate) fn wait<T>(
+        &self,
+        timeout: Option<Duration>,
+        mut found: impl FnMut(&Published) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut published = self.published.lock();
+        loop {
+            if let Some(found) = found(&published) {
+                return Some(found);
+            }
+            match deadline {
+                None => self.changed.wait(&mut published),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut published, deadline).timed_out() {
+                        return found(&published);
+                    }
+                }
+            }
+        }
+    }
+}

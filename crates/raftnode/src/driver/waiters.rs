@@ -1,0 +1,173 @@
+//! Who waits for which proposal on this node.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use oarlock_membership::{Cluster, ProposalId};
+use parking_lot::Mutex;
+
+use crate::waiter::Resolver;
+use crate::{Applied, ChangeMembersError, ProposeError, Unknown};
+
+/// The waiters of a node. The caller registers, the apply thread answers, the node thread refuses and expires.
+#[derive(Debug)]
+pub(crate) struct Waiters<R> {
+    table: Mutex<Table<R>>,
+}
+
+#[derive(Debug)]
+struct Table<R> {
+    waiting: HashMap<ProposalId, (Instant, Waiter<R>)>,
+    deadlines: BTreeSet<(Instant, ProposalId)>,
+    closed: bool,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(crate) enum Waiter<R> {
+    Apply(Resolver<Applied<R>, ProposeError>),
+    Members(Resolver<Arc<Cluster>, ChangeMembersError>),
+}
+
+impl<R> Waiter<R> {
+    fn refuse(self, error: ProposeError) {
+        match self {
+            Self::Apply(resolver) => resolver.resolve(Err(error)),
+            Self::Members(resolver) => resolver.resolve(Err(error.into())),
+        }
+    }
+}
+
+/// What the node thread does with waiters; it does not know the type of the answers.
+pub(crate) trait WaiterTable: Send + Sync + 'static {
+    /// Ends a proposal without a result.
+    fn refuse(&self, id: ProposalId, error: ProposeError);
+    /// Answers a change of members.
+    fn members(&self, id: ProposalId, result: Result<Arc<Cluster>, ChangeMembersError>);
+    /// The proposals whose deadline has passed. They stay until they are refused.
+    fn expired(&self, now: Instant) -> Vec<ProposalId>;
+    /// The next deadline.
+    fn next_deadline(&self) -> Option<Instant>;
+    /// How many wait.
+    fn len(&self) -> usize;
+    /// The node has ended: nobody knows about what is left, and nothing more is taken.
+    fn close(&self);
+}
+
+impl<R> Waiters<R> {
+    pub(crate) fn new() -> Self {
+        let table = Table { waiting: HashMap::new(), deadlines: BTreeSet::new(), closed: false };
+        Self { table: Mutex::new(table) }
+    }
+
+    /// Registers a waiter; refuses it at once if the node has ended.
+    pub(crate) fn register(&self, id: ProposalId, deadline: Instant, waiter: Waiter<R>) {
+        let mut table = self.table.lock();
+        if table.closed {
+            drop(table);
+            waiter.refuse(ProposeError::Stopped);
+            return;
+        }
+        table.deadlines.insert((deadline, id));
+        table.waiting.insert(id, (deadline, waiter));
+    }
+
+    /// Answers a proposal with the result of its application. Nobody may be waiting.
+    pub(crate) fn applied(&self, id: ProposalId, applied: Applied<R>) {
+        if let Some(Waiter::Apply(resolver)) = self.take(id) {
+            resolver.resolve(Ok(applied));
+        }
+    }
+
+    fn take(&self, id: ProposalId) -> Option<Waiter<R>> {
+        let mut table = self.table.lock();
+        let (deadline, waiter) = table.waiting.remove(&id)?;
+        table.deadlines.remove(&(deadline, id));
+        Some(waiter)
+    }
+}
+
+impl<R: Send + 'static> WaiterTable for Waiters<R> {
+    fn refuse(&self, id: ProposalId, error: ProposeError) {
+        if let Some(waiter) = self.take(id) {
+            waiter.refuse(error);
+        }
+    }
+
+    fn members(&self, id: ProposalId, result: Result<Arc<Cluster>, ChangeMembersError>) {
+        if let Some(Waiter::Members(resolver)) = self.take(id) {
+            resolver.resolve(result);
+        }
+    }
+
+    fn expired(&self, now: Instant) -> Vec<ProposalId> {
+        let table = self.table.lock();
+        table.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.table.lock().deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn len(&self) -> usize {
+        self.table.lock().waiting.len()
+    }
+
+    fn close(&self) {
+        let waiting = {
+            let mut table = self.table.lock();
+            table.closed = true;
+            table.deadlines.clear();
+            std::mem::take(&mut table.waiting)
+        };
+        for (_, waiter) in waiting.into_values() {
+            waiter.refuse(ProposeError::OutcomeUnknown(Unknown::Stopped));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::waiter::pending;
+
+    const ID: ProposalId = ProposalId { origin: 1, incarnation: 1, sequence: 1 };
+
+    #[test]
+    fn a_proposal_is_answered_once() {
+        let waiters = Waiters::new();
+        let (resolver, answer) = pending();
+        waiters.register(ID, Instant::now(), Waiter::Apply(resolver));
+        waiters.applied(ID, Applied { index: 5, term: 2, output: "a" });
+        waiters.refuse(ID, ProposeError::NoLeader);
+        assert_eq!(answer.wait(), Ok(Applied { index: 5, term: 2, output: "a" }));
+        assert_eq!(waiters.next_deadline(), None);
+    }
+
+    #[test]
+    fn the_deadline_names_who_has_waited_too_long() {
+        let waiters: Waiters<()> = Waiters::new();
+        let (resolver, answer) = pending();
+        let now = Instant::now();
+        waiters.register(ID, now + Duration::from_secs(1), Waiter::Apply(resolver));
+        assert!(waiters.expired(now).is_empty());
+        assert_eq!(waiters.expired(now + Duration::from_secs(1)), [ID]);
+        waiters.refuse(ID, ProposeError::NoLeader);
+        assert_eq!(answer.wait(), Err(ProposeError::NoLeader));
+    }
+
+    #[test]
+    fn whoever_waits_when_the_node_ends_is_told_that_the_outcome_is_unknown() {
+        let waiters: Waiters<()> = Waiters::new();
+        let (resolver, answer) = pending();
+        waiters.register(ID, Instant::now(), Waiter::Apply(resolver));
+        waiters.close();
+        assert_eq!(answer.wait(), Err(ProposeError::OutcomeUnknown(Unknown::Stopped)));
+        let (resolver, answer) = pending();
+        waiters.register(ID, Instant::now(), Waiter::Apply(resolver));
+        assert_eq!(answer.wait(), Err(ProposeError::Stopped));
+    }
+}

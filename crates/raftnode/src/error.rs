@@ -1,0 +1,335 @@
+//! What can go wrong: whose fault it is, and what to do next.
+
+use std::sync::Arc;
+
+use oarlock_membership::ChangeError;
+
+use crate::waiter::Abandoned;
+use crate::{ApplyError, ConfigError, LogError, RestoreError, SnapshotError};
+
+/// Why a proposal has no result.
+///
+/// All but [`OutcomeUnknown`](Self::OutcomeUnknown) are definite: the proposal was never appended to a log and never
+/// takes effect, so that it can be tried again without thinking ([`is_definite`](Self::is_definite), O29).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// No leader was found before the deadline. Try again; if it stays so, a majority is not there.
+    #[error("no leader")]
+    NoLeader,
+    /// The member that was taken for the leader says that it is not.
+    #[error("member {asked:x} is not the leader")]
+    NotLeader {
+        /// The member that was asked.
+        asked: u64,
+        /// Whom it takes for the leader; 0 if it knows none.
+        leader: u64,
+    },
+    /// More than can be handled at once. Try again later, with less.
+    #[error("busy: {0}")]
+    Busy(Busy),
+    /// The proposal is larger than [`Config::max_request_bytes`](crate::Config::max_request_bytes).
+    #[error("proposal of {bytes} bytes is larger than {max}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest that is taken.
+        max: usize,
+    },
+    /// Leadership is being handed over. Try again in a moment.
+    #[error("leadership is being transferred")]
+    Transferring,
+    /// Another conf change is on its way: one at a time. Try again when it has been applied.
+    #[error("another conf change is pending")]
+    ConfChangePending,
+    /// This member, or the one that was asked, is no member any more.
+    #[error("not a member of the cluster")]
+    NotMember,
+    /// This node's log has lost entries and takes no part: see [`Status::quarantined`](crate::Status::quarantined).
+    #[error("the node is in quarantine: its log has lost entries")]
+    Quarantined,
+    /// The node has stopped, or was stopping when it saw the proposal.
+    #[error("the node has stopped")]
+    Stopped,
+    /// It may have taken effect, may do so yet, or never will. Read before you try again.
+    #[error("outcome unknown: {0}")]
+    OutcomeUnknown(Unknown),
+}
+
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Busy {
+    /// Proposals or reads waiting in this node.
+    #[error("too many requests are waiting")]
+    Requests,
+    /// Bytes appended and not yet committed.
+    #[error("too many bytes are uncommitted")]
+    Uncommitted,
+    /// Bytes committed and not yet applied.
+    #[error("the state machine lags behind")]
+    ApplyLag,
+    /// Bytes written and not yet synced.
+    #[error("too many bytes are unsynced")]
+    Unsynced,
+    /// The oldest write is older than an election timeout (O12).
+    #[error("the disk has stalled")]
+    DiskStalled,
+    /// The leader, which said no more than this.
+    #[error("the leader is busy")]
+    Leader,
+}
+
+/// Why the outcome of a proposal is unknown here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// The deadline passed after it was appended or sent to the leader.
+    #[error("the deadline passed after it had been handed on")]
+    Deadline,
+    /// Another entry was committed where it had been appended. It has no effect unless its way to the leader
+    /// duplicated it, which no transport of ours does.
+    #[error("another entry took its place")]
+    Superseded,
+    /// So many newer proposals of this node were applied before it that it was left out (O22). It has no effect.
+    #[error("it was committed behind too many newer ones, and left out")]
+    Stale,
+    /// A snapshot replaced the part of the log that it was in: it may be in the state, but its result is not known.
+    #[error("a snapshot replaced its part of the log")]
+    Snapshot,
+    /// The node stopped after it was appended or sent.
+    #[error("the node stopped after it had been handed on")]
+    Stopped,
+}
+
+impl ProposeError {
+    /// Whether it is certain that the proposal has no effect, now or later.
+    #[must_use]
+    pub const fn is_definite(&self) -> bool {
+        !matches!(self, Self::OutcomeUnknown(_))
+    }
+}
+
+impl Abandoned for ProposeError {
+    fn abandoned() -> Self {
+        Self::OutcomeUnknown(Unknown::Stopped)
+    }
+}
+
+/// Why a linearizable read got no index. Reads have no effect: try again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No leader was found before the deadline.
+    #[error("no leader")]
+    NoLeader,
+    /// The leader did not confirm before the deadline, or this node did not apply that far.
+    #[error("timed out")]
+    TimedOut,
+    /// Too many reads are waiting.
+    #[error("busy: {0}")]
+    Busy(Busy),
+    /// The node's log has lost entries: its state may be old for ever.
+    #[error("the node is in quarantine: its log has lost entries")]
+    Quarantined,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+impl Abandoned for ReadError {
+    fn abandoned() -> Self {
+        Self::Stopped
+    }
+}
+
+/// Why the members are as before, or why nobody can say.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeMembersError {
+    /// The proposal did not get through; definite or not as [`ProposeError::is_definite`] says.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// It was committed, and refused on every member alike.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// It was committed, and raft-rs refused it on every member alike (the last voter cannot be removed, ...).
+    #[error("refused by raft: {0}")]
+    RefusedByRaft(String),
+}
+
+impl Abandoned for ChangeMembersError {
+    fn abandoned() -> Self {
+        Self::Propose(ProposeError::abandoned())
+    }
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// This node does not lead. Ask the leader.
+    #[error("not the leader, {leader:x} is")]
+    NotLeader {
+        /// Whom it takes for the leader; 0 if it knows none.
+        leader: u64,
+    },
+    /// Only voters can lead.
+    #[error("member {to:x} is not a voter")]
+    NotVoter {
+        /// Who was to lead.
+        to: u64,
+    },
+    /// The other did not take over in time. The old leader goes on, or somebody else was elected.
+    #[error("leadership was not taken over in time")]
+    TimedOut,
+    /// No other voter is connected.
+    #[error("no other voter is connected")]
+    NoTarget,
+    /// Too many requests are waiting.
+    #[error("busy: {0}")]
+    Busy(Busy),
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+impl Abandoned for TransferError {
+    fn abandoned() -> Self {
+        Self::Stopped
+    }
+}
+
+/// Why a node could not be started. Nothing has been written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log could not be read.
+    #[error("the log cannot be read")]
+    Log(#[from] LogError),
+    /// The snapshot that the log begins with could not be opened.
+    #[error("the snapshot cannot be opened")]
+    Snapshot(#[from] SnapshotError),
+    /// The snapshot's head does not decode.
+    #[error("the snapshot's head is damaged: {0}")]
+    SnapshotHead(String),
+    /// The state machine did not accept the snapshot.
+    #[error("the state machine refused the snapshot")]
+    Restore(#[source] RestoreError),
+    /// The state machine holds more than the log: one of them is not from here, or the log lost its end.
+    #[error("the state machine has applied {applied}, the log ends at {last_index}")]
+    StateMachineAhead {
+        /// What the state machine says it has applied.
+        applied: u64,
+        /// The last index of the log.
+        last_index: u64,
+    },
+    /// raft-rs refused what was recovered.
+    #[error("raft refused to start: {0}")]
+    Raft(String),
+    /// The transport could not be started.
+    #[error("the transport cannot be started")]
+    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The operating system refused a thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a node ended by itself. Nothing acknowledged is lost; start it again once the cause is gone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The log failed. It is poisoned: only opening it again finds out what the disk holds (O13).
+    #[error("the log failed")]
+    Log(#[from] LogError),
+    /// A snapshot that the log depends on could not be read or written.
+    #[error("a snapshot failed")]
+    Snapshot(#[from] SnapshotError),
+    /// The state machine failed. Its members must not diverge, so this one stops.
+    #[error("the state machine failed at index {index}")]
+    Apply {
+        /// The entry that it failed at.
+        index: u64,
+        /// What it said.
+        source: ApplyError,
+    },
+    /// The state machine did not accept a snapshot.
+    #[error("the state machine refused the snapshot at index {index}")]
+    Restore {
+        /// The snapshot's index.
+        index: u64,
+        /// What it said.
+        source: RestoreError,
+    },
+    /// A committed entry cannot be read: it was not written by this crate, or by a newer version of it.
+    #[error("entry {index} cannot be read: {reason}")]
+    BadEntry {
+        /// Its index.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A snapshot's head cannot be read: it was not written by this crate, or by a newer version of it.
+    #[error("the head of snapshot {index} cannot be read: {reason}")]
+    BadSnapshot {
+        /// Its index.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What is applied and what raft-rs believes of the members differ: a bug, here or in another version of this.
+    #[error("after entry {index} the members and raft's configuration disagree: {reason}")]
+    Disagreement {
+        /// The change after which they do.
+        index: u64,
+        /// How they differ.
+        reason: String,
+    },
+    /// A thread panicked: a bug, here, in raft-rs, or in the state machine. The process goes on.
+    #[error("{thread} panicked: {message}")]
+    Panicked {
+        /// The thread's name.
+        thread: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// How a node ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NodeEnd {
+    /// It was asked to.
+    Stopped,
+    /// It was removed from the cluster. Its data directory is of no further use (O19).
+    Removed,
+    /// It failed.
+    Failed(Arc<NodeError>),
+}
+
+impl NodeEnd {
+    /// The error, if there was one.
+    #[must_use]
+    pub fn error(&self) -> Option<&NodeError> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Stopped | Self::Removed => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unknown_outcome_is_not_definite() {
+        assert!(ProposeError::NoLeader.is_definite());
+        assert!(ProposeError::Busy(Busy::Requests).is_definite());
+        assert!(!ProposeError::abandoned().is_definite());
+        assert!(!ProposeError::OutcomeUnknown(Unknown::Deadline).is_definite());
+    }
+}

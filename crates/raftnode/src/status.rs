@@ -1,0 +1,138 @@
+//! What a node says of itself.
+
+use serde::Serialize;
+
+/// What this node is in its current term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It follows, whether or not it knows a leader.
+    #[default]
+    Follower,
+    /// It asks whether it could win an election.
+    PreCandidate,
+    /// It asks for votes.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+impl From<raft::StateRole> for Role {
+    fn from(role: raft::StateRole) -> Self {
+        match role {
+            raft::StateRole::Follower => Self::Follower,
+            raft::StateRole::PreCandidate => Self::PreCandidate,
+            raft::StateRole::Candidate => Self::Candidate,
+            raft::StateRole::Leader => Self::Leader,
+        }
+    }
+}
+
+/// The few numbers that are always at hand, without asking the node thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Vitals {
+    /// The current term.
+    pub term: u64,
+    /// What this node is.
+    pub role: Role,
+    /// Whom it takes for the leader; 0 for nobody.
+    pub leader: u64,
+    /// The highest index known to be committed.
+    pub commit: u64,
+    /// The highest index applied.
+    pub applied: u64,
+}
+
+/// What a leader knows of a member. Empty on others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// The member.
+    pub id: u64,
+    /// The highest index known to be durable there.
+    pub matched: u64,
+    /// The next index to be sent.
+    pub next: u64,
+    /// How entries are sent to it.
+    pub state: PeerState,
+    /// Whether it was heard of within the last election timeout.
+    pub recently_active: bool,
+    /// Append messages under way.
+    pub inflight: usize,
+    /// The index of the snapshot that is being sent; 0 for none.
+    pub snapshot: u64,
+}
+
+/// How a leader sends entries to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// One message at a time, until its log is known.
+    Probe,
+    /// As fast as it can take them.
+    Replicate,
+    /// Not at all: it needs a snapshot first.
+    Snapshot,
+}
+
+/// A log that is shorter than what it acknowledged: the disk was lost, replaced or rolled back.
+///
+/// Such a node must not vote or append again, for it does not know what it promised. Remove it from the cluster and
+/// add it as a new member with an empty data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Quarantine {
+    /// What the leader knows to be committed here.
+    pub commit: u64,
+    /// Where this log ends.
+    pub last_index: u64,
+}
+
+/// A snapshot of everything a node knows about itself, owned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The cluster.
+    pub cluster_id: u64,
+    /// This member.
+    pub id: u64,
+    /// The current term.
+    pub term: u64,
+    /// For whom it voted in this term; 0 for nobody.
+    pub vote: u64,
+    /// What this node is.
+    pub role: Role,
+    /// Whom it takes for the leader; 0 for nobody.
+    pub leader: u64,
+    /// To whom leadership is being handed over; 0 for nobody.
+    pub transferee: u64,
+    /// The highest index known to be committed.
+    pub commit: u64,
+    /// The highest index applied.
+    pub applied: u64,
+    /// The highest index that is durable here.
+    pub durable: u64,
+    /// The first index of the log.
+    pub first_index: u64,
+    /// The last index of the log.
+    pub last_index: u64,
+    /// The index of the newest own or installed snapshot; 0 for none.
+    pub snapshot_index: u64,
+    /// Bytes of the log, about.
+    pub log_bytes: u64,
+    /// Who votes, ascending.
+    pub voters: Vec<u64>,
+    /// Who votes in the configuration that is being left, ascending; empty unless a joint change is under way.
+    pub voters_outgoing: Vec<u64>,
+    /// Who learns, ascending.
+    pub learners: Vec<u64>,
+    /// What a leader knows of each member, ascending by id.
+    pub peers: Vec<PeerStatus>,
+    /// The log lost entries: this node takes no part any more.
+    pub quarantined: Option<Quarantine>,
+    /// The oldest write is older than an election timeout (O12).
+    pub disk_stalled: bool,
+    /// What has been counted so far.
+    pub stats: crate::Stats,
+}

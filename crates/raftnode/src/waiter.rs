@@ -1,0 +1,205 @@
+//! A result that arrives later: waited for by a thread, or awaited by any executor.
+//!
+//! One lock, one condition variable, one waker: nothing to poll, no runtime. The promise of O29 (a waiter always
+//! resolves) is kept by [`Resolver`]'s `drop`: whatever path loses it, its [`Pending`] gets [`Abandoned::abandoned`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// The error that stands for "nobody will ever say": what a waiter gets when its other end is gone.
+pub trait Abandoned {
+    /// The most that is true when the answer was lost. For a proposal: its outcome is unknown.
+    fn abandoned() -> Self;
+}
+
+/// A result that will arrive. Wait for it with [`wait`](Self::wait), or `.await` it.
+///
+/// It resolves in any case (O29): with the result, a refusal, or an error that says the outcome is unknown. Dropping
+/// it gives up the answer, not the request.
+#[derive(Debug)]
+#[must_use = "the request goes on without it, but nobody learns how it ended"]
+pub struct Pending<T, E> {
+    slot: Arc<Slot<Result<T, E>>>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    state: Mutex<State<T>>,
+    filled: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    value: Option<T>,
+    waker: Option<Waker>,
+}
+
+/// The other end of a [`Pending`]. Dropped unused, it resolves with [`Abandoned::abandoned`].
+#[derive(Debug)]
+pub(crate) struct Resolver<T, E: Abandoned> {
+    slot: Option<Arc<Slot<Result<T, E>>>>,
+}
+
+/// A resolver and the pending result that it resolves.
+pub(crate) fn pending<T, E: Abandoned>() -> (Resolver<T, E>, Pending<T, E>) {
+    let slot = Arc::new(Slot {
+        state: Mutex::new(State { value: None, waker: None }),
+        filled: Condvar::new(),
+    });
+    (Resolver { slot: Some(Arc::clone(&slot)) }, Pending { slot })
+}
+
+impl<T, E: Abandoned> Pending<T, E> {
+    /// A result that is there already.
+    pub(crate) fn ready(result: Result<T, E>) -> Self {
+        let (resolver, pending) = pending();
+        resolver.resolve(result);
+        pending
+    }
+}
+
+impl<T, E> Pending<T, E> {
+    /// Blocks until the result is there. Every request has a deadline, so this returns (O29).
+    ///
+    /// # Errors
+    /// Whatever the request ended with.
+    pub fn wait(self) -> Result<T, E> {
+        let mut state = self.slot.state.lock();
+        loop {
+            if let Some(value) = state.value.take() {
+                return value;
+            }
+            self.slot.filled.wait(&mut state);
+        }
+    }
+
+    /// Blocks for at most `timeout`; gives itself back if there is no result yet.
+    ///
+    /// # Errors
+    /// The pending result, to wait on again.
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T, E>, Self> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.slot.state.lock();
+        loop {
+            if let Some(value) = state.value.take() {
+                return Ok(value);
+            }
+            if self.slot.filled.wait_until(&mut state, deadline).timed_out()
+                && state.value.is_none()
+            {
+                drop(state);
+                return Err(self);
+            }
+        }
+    }
+
+    /// Whether the result is there, so that waiting would not block.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.slot.state.lock().value.is_some()
+    }
+}
+
+impl<T, E> Future for Pending<T, E> {
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.slot.state.lock();
+        match state.value.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T, E: Abandoned> Resolver<T, E> {
+    /// Resolves the other end.
+    pub(crate) fn resolve(mut self, result: Result<T, E>) {
+        self.fill(result);
+    }
+
+    fn fill(&mut self, result: Result<T, E>) {
+        let Some(slot) = self.slot.take() else { return };
+        let waker = {
+            let mut state = slot.state.lock();
+            state.value = Some(result);
+            slot.filled.notify_all();
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T, E: Abandoned> Drop for Resolver<T, E> {
+    fn drop(&mut self) {
+        self.fill(Err(E::abandoned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Wake;
+    use std::thread;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Lost;
+
+    impl Abandoned for Lost {
+        fn abandoned() -> Self {
+            Self
+        }
+    }
+
+    #[test]
+    fn a_thread_gets_what_another_resolves() {
+        let (resolver, pending) = pending::<u32, Lost>();
+        let thread = thread::spawn(move || pending.wait());
+        resolver.resolve(Ok(7));
+        assert_eq!(thread.join().expect("the waiter does not panic"), Ok(7));
+    }
+
+    #[test]
+    fn a_lost_resolver_resolves() {
+        let (resolver, pending) = pending::<u32, Lost>();
+        drop(resolver);
+        assert_eq!(pending.wait(), Err(Lost));
+    }
+
+    #[test]
+    fn a_timeout_gives_the_pending_back() {
+        let (resolver, pending) = pending::<u32, Lost>();
+        let pending = pending.wait_timeout(Duration::from_millis(1)).expect_err("nothing is there");
+        resolver.resolve(Ok(1));
+        assert!(pending.is_ready());
+        assert_eq!(pending.wait_timeout(Duration::ZERO).expect("it is there"), Ok(1));
+    }
+
+    #[test]
+    fn an_executor_is_woken() {
+        struct Flag(Mutex<bool>);
+        impl Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                *self.0.lock() = true;
+            }
+        }
+        let flag = Arc::new(Flag(Mutex::new(false)));
+        let waker = Waker::from(Arc::clone(&flag));
+        let (resolver, mut pending) = pending::<u32, Lost>();
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut pending).poll(&mut cx).is_pending());
+        resolver.resolve(Ok(3));
+        assert!(*flag.0.lock());
+        assert_eq!(Pin::new(&mut pending).poll(&mut cx), Poll::Ready(Ok(3)));
+    }
+}
