@@ -150,7 +150,7 @@ impl Cluster {
         self.id
     }
 
-    /// Gives the cluster another id, after a rescue: see `StandalonePlan::cluster_id`.
+    /// Gives the cluster another id, after a rescue: see [`StandalonePlan::cluster_id`](crate::StandalonePlan).
     pub fn set_id(&mut self, id: u64) {
         self.id = id;
     }
@@ -254,7 +254,7 @@ impl Cluster {
     /// A refused entry must not be given to raft. An accepted one must be, and raft's configuration is the returned
     /// one afterwards.
     ///
-    /// A rescue's entry is an order. It meets none of the objections to a request: a removed
+    /// A [rescue](crate::StandalonePlan)'s entry is an order. It meets none of the objections to a request: a removed
     /// id comes back, a change that is done already is no error, and a removal is remembered whether or not the member
     /// was known. Only raft's own rules and the last voter still hold.
     ///

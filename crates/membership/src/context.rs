@@ -23,7 +23,7 @@ pub struct ChangeContext {
     pub first: StepContext,
     /// What belongs to the further steps of a joint change, in their order.
     pub also: Vec<StepContext>,
-    /// The rescue (a `StandalonePlan`) that ordered this change.
+    /// The rescue (a [`StandalonePlan`](crate::StandalonePlan)) that ordered this change.
     pub rescue: Option<u64>,
     /// Whom to answer.
     pub proposal: Option<ProposalId>,

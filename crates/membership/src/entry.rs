@@ -1,6 +1,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 /// What an entry holds. The numbers are raft-rs's `EntryType`.
@@ -47,8 +48,10 @@ pub struct EntryView<'a> {
     pub data: &'a [u8],
 }
 
-/// An entry to be appended. In JSON its data is hexadecimal.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+/// An entry to be appended.
+///
+/// In JSON its data is hexadecimal, and `change` says in words what it does.
+#[derive(Clone, PartialEq, Eq)]
 pub struct PlannedEntry {
     /// Its place in the log.
     pub index: u64,
@@ -57,7 +60,6 @@ pub struct PlannedEntry {
     /// How to read `data`.
     pub kind: EntryKind,
     /// The payload, ready to be written.
-    #[serde(serialize_with = "hex")]
     pub data: Bytes,
 }
 
@@ -76,8 +78,16 @@ impl fmt::Debug for PlannedEntry {
     }
 }
 
-fn hex<S: Serializer>(data: &Bytes, out: S) -> Result<S::Ok, S::Error> {
-    out.collect_str(&format_args!("{data:x}"))
+impl Serialize for PlannedEntry {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut fields = out.serialize_struct("PlannedEntry", 5)?;
+        fields.serialize_field("index", &self.index)?;
+        fields.serialize_field("term", &self.term)?;
+        fields.serialize_field("kind", &self.kind)?;
+        fields.serialize_field("change", &self.describe())?;
+        fields.serialize_field("data", &format!("{:x}", self.data))?;
+        fields.end()
+    }
 }
 
 #[cfg(test)]
@@ -93,17 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn planned_data_is_shown_in_hex() {
-        let entry = PlannedEntry {
-            index: 3,
-            term: 2,
-            kind: EntryKind::ConfChangeV2,
-            data: Bytes::from_static(&[0, 0xff]),
-        };
+    fn planned_entries_are_shown_in_words_and_hex() {
+        let data = Bytes::from_static(&[0x10, 1, 0x18, 0x1f]);
+        let entry = PlannedEntry { index: 3, term: 2, kind: EntryKind::ConfChange, data };
         assert_eq!(
             serde_json::to_string(&entry).expect("encodes"),
-            r#"{"index":3,"term":2,"kind":"conf_change_v2","data":"00ff"}"#
+            r#"{"index":3,"term":2,"kind":"conf_change","change":"remove 1f","data":"1001181f"}"#
         );
-        assert_eq!(format!("{entry:?}"), "3/2 ConfChangeV2 (2 bytes)");
+        assert_eq!(format!("{entry:?}"), "3/2 ConfChange (4 bytes)");
     }
 }

@@ -9,7 +9,7 @@ use crate::{Configuration, ConfigurationError, EntryView};
 /// [`Configuration::ids`] gives the one ordered set that `getIDs` returns.
 ///
 /// What an apply loop refused for reasons of its own (a removed id, a URL in use) cannot be seen from here; a
-/// `StandalonePlan` takes that into account.
+/// [`StandalonePlan`](crate::StandalonePlan) takes that into account.
 ///
 /// # Errors
 /// [`UnreadableChange`] when an entry cannot be decoded or has numbers that this version does not know, and, as

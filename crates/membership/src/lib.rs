@@ -24,14 +24,14 @@
 //!
 //! # What it promises
 //! - The same changes in the same order give the same [`Cluster`] and the same refusals on every member.
-//! - An id that was removed stays removed; only a rescue can bring one back.
+//! - An id that was removed stays removed; only a [rescue](StandalonePlan) can bring one back.
 //! - [`Configuration`] takes exactly the steps that raft-rs takes, joint ones included, and refuses what it refuses.
 //! - Bytes are decoded with checks: an unknown number or a foreign context is a typed error, never a default and
 //!   never a panic.
 //!
 //! # What it does not do
-//! It sends, stores and proposes nothing. Whether a member is alive is asked of the caller (`Cluster::ready_to_remove`
-//! and its siblings take a predicate), and host names are not resolved (`match_peers` compares URLs as text).
+//! It sends, stores and proposes nothing. Whether a member is alive is asked of the caller ([`Cluster::ready_to_remove`]
+//! and its siblings take a predicate), and host names are not resolved ([`match_peers`] compares URLs as text).
 #![forbid(unsafe_code)]
 
 pub mod record;
@@ -66,5 +66,21 @@ pub use agreement::Disagreement;
 mod head;
 pub use head::HeadError;
 
+mod reconfiguration;
+pub use reconfiguration::NotReady;
+
 mod initial;
 pub use initial::{InitialError, UrlFault, check_peer_url, parse_initial_cluster};
+
+mod join;
+pub use join::{JoinError, match_peers};
+
+mod standalone;
+pub use standalone::{HardState, LogSpan, PlanError, StandalonePlan, Survivor, UncommittedTail};
+
+mod report;
+
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

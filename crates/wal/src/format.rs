@@ -1,0 +1,69 @@
+//! The bytes on disk, pure over slices. `docs/wal-format.md` describes them one by one.
+//!
+//! All numbers are little-endian. Frames and entries begin at multiples of eight.
+
+use crate::Lsn;
+
+mod checkpoint;
+mod frame;
+mod header;
+mod slot;
+
+pub(crate) use checkpoint::Checkpoint;
+pub(crate) use frame::MAX_TERM;
+pub(crate) use frame::{Encoder, Fault, Frame, Kind, batch_len, checkpoint_len, first_frame};
+pub(crate) use frame::{Lookup, read_entry, read_frame};
+pub(crate) use header::{HEADER_COPIES, HeaderError, SegmentHeader};
+pub(crate) use slot::{Position, SLOT_OFFSETS, Slot, SlotState};
+
+/// The version of the format that this crate writes, and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Where the frames of a segment begin: after three blocks of headers and mark slots.
+pub(crate) const FRAMES_START: u32 = 3 * BLOCK;
+
+/// The largest piece that a device may tear.
+pub(crate) const BLOCK: u32 = 4096;
+
+/// What every checksum in a log is keyed with, so that a record moved elsewhere is no record (W4).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key(pub(crate) u64);
+
+impl Key {
+    /// The checksum of `bytes`, which stand at `lsn`.
+    pub(crate) fn crc(self, lsn: Lsn, bytes: &[u8]) -> u32 {
+        let mut hasher = self.hasher(lsn);
+        hasher.update(bytes);
+        hasher.finalize()
+    }
+
+    /// A checksum begun for what stands at `lsn`. A CRC tells any two initial values apart, whatever follows.
+    fn hasher(self, lsn: Lsn) -> crc32fast::Hasher {
+        let mut x = self.0 ^ lsn.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        crc32fast::Hasher::new_with_initial((x ^ x >> 32) as u32)
+    }
+}
+
+/// `len` rounded up to the next multiple of eight.
+pub(crate) const fn padded(len: usize) -> usize {
+    len.next_multiple_of(8)
+}
+
+/// The four bytes at `at`; zeros beyond the end, so that no caller can panic.
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    word.copied().map_or(0, u32::from_le_bytes)
+}
+
+/// The eight bytes at `at`; zeros beyond the end.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    word.copied().map_or(0, u64::from_le_bytes)
+}
+
+/// Whether all of `bytes` are zero, at the speed of a comparison of memory.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+    bytes.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
+}

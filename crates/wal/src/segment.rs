@@ -1,0 +1,181 @@
+//! A segment: one file of the log, of fixed length, every block of it written before its first use.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::error::is_full;
+use crate::format::{FRAMES_START, HEADER_COPIES, Key, Position, SegmentHeader, Slot};
+use crate::vfs::{File, Vfs};
+use crate::{Damage, Entry, Error, Lsn, SegmentId, format};
+
+mod pool;
+pub(crate) use pool::{Layout, Pool};
+
+mod survey;
+pub(crate) use survey::{LOCK, Listing, Surveyed, survey};
+
+/// How zeros are written. Larger pieces make larger folios in the page cache, and every later small write to one of
+/// those costs several times as much.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// An open segment. What is known about its contents is in the index; this is the file.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    /// Length of the file.
+    pub(crate) size: u32,
+    pub(crate) key: Key,
+    pub(crate) path: PathBuf,
+    file: Box<dyn File>,
+    /// The counter of the last mark slot written, and how far it says the log was durable.
+    slot: Mutex<(u64, Lsn)>,
+}
+
+impl Segment {
+    /// A segment that exists, with what its slots say.
+    pub(crate) fn new(
+        header: SegmentHeader,
+        path: PathBuf,
+        file: Box<dyn File>,
+        slot: Option<Slot>,
+    ) -> Self {
+        let SegmentHeader { log_id, id, size } = header;
+        let slot = Mutex::new(slot.map_or_else(Default::default, |s| (s.counter, s.durable.lsn)));
+        Self { id, size, key: Key(log_id), path, file, slot }
+    }
+
+    /// Makes a segment that is durable under its final name, every block written, and `frames` at its head. A crash
+    /// before the end leaves a temporary file at most, so a segment under its own name is always whole.
+    pub(crate) fn prepare(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        header: SegmentHeader,
+        frames: &[u8],
+        sync: bool,
+    ) -> Result<Self, Error> {
+        let path = dir.join(header.id.to_string());
+        let temporary = path.with_extension("tmp");
+        let fill = || {
+            match vfs.remove(&temporary) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let file = vfs.create_new(&temporary)?;
+            for offset in (0..header.size).step_by(ZEROS.len()) {
+                let piece = ZEROS.len().min((header.size - offset) as usize);
+                file.write_all_at(&ZEROS[..piece], u64::from(offset))?;
+            }
+            for offset in HEADER_COPIES {
+                file.write_all_at(&header.encode(), u64::from(offset))?;
+            }
+            if !frames.is_empty() {
+                file.write_all_at(frames, u64::from(FRAMES_START))?;
+            }
+            if sync {
+                file.sync_all()?;
+            }
+            vfs.rename(&temporary, &path)?;
+            if sync {
+                vfs.sync_dir(dir)?;
+            }
+            Ok(file)
+        };
+        match fill() {
+            Ok(file) => Ok(Self::new(header, path, file, None)),
+            Err(source) => {
+                // Not worth a second error: what is left is removed by the next try or the next open.
+                let _ = vfs.remove(&temporary);
+                Err(if is_full(&source) {
+                    Error::NoSpace { path, source }
+                } else {
+                    Error::Io { op: "prepare segment", path, source }
+                })
+            }
+        }
+    }
+
+    /// Bytes that frames may take.
+    pub(crate) fn capacity(&self) -> u64 {
+        u64::from(self.size - FRAMES_START)
+    }
+
+    /// Writes zeros over `start..end`.
+    pub(crate) fn zero(&self, start: u32, end: u32) -> Result<(), Error> {
+        for offset in (start..end).step_by(ZEROS.len()) {
+            self.write(&ZEROS[..ZEROS.len().min((end - offset) as usize)], offset)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8], offset: u32) -> Result<(), Error> {
+        let written = self.file.write_all_at(bytes, u64::from(offset));
+        written.map_err(Error::io("write to", &self.path))
+    }
+
+    pub(crate) fn read(&self, buf: &mut [u8], offset: u32) -> Result<(), Error> {
+        let read = self.file.read_exact_at(buf, u64::from(offset));
+        read.map_err(Error::io("read", &self.path))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(Error::io("sync", &self.path))
+    }
+
+    /// How far the newest slot here says that the log was durable.
+    pub(crate) fn slot_mark(&self) -> Lsn {
+        self.slot.lock().1
+    }
+
+    /// Writes a mark slot and syncs it, unless the newest one here says as much. Synced before it returns: of two
+    /// slots one at most can be torn, and a header copy with it. Says whether it wrote.
+    pub(crate) fn write_slot(&self, durable: Position, sync: bool) -> Result<bool, Error> {
+        let mut slot = self.slot.lock();
+        if slot.1 >= durable.lsn {
+            return Ok(false);
+        }
+        let next = Slot { counter: slot.0 + 1, durable };
+        self.write(&next.encode(self.key, self.id), next.offset())?;
+        if sync {
+            self.sync()?;
+        }
+        *slot = (next.counter, durable.lsn);
+        Ok(true)
+    }
+
+    /// The bytes of one whole entry or several, from `start` to `end`, which must have been written completely.
+    pub(crate) fn view(&self, start: u32, end: u32) -> Result<Bytes, Error> {
+        let view = self.file.view(u64::from(start), (end - start) as usize);
+        view.map_err(Error::io("map", &self.path))
+    }
+
+    /// Reads entry `index` from `bytes`, a view that begins at `start`. The payload is a slice of the view.
+    pub(crate) fn entry(
+        &self,
+        bytes: &Bytes,
+        start: u32,
+        offset: u32,
+        index: u64,
+    ) -> Result<Entry, Error> {
+        let from = (offset - start) as usize;
+        let rest = bytes.get(from..).unwrap_or_default();
+        let (term, kind, payload) =
+            format::read_entry(rest, self.key, Lsn::new(self.id, offset))
+                .map_err(|fault| Error::corrupt(self.id, offset, fault.damage))?;
+        let data = bytes.slice(from + payload.start..from + payload.end);
+        Ok(Entry { index, term, kind, data })
+    }
+
+    /// The damage that a wrong length is.
+    pub(crate) fn check_length(&self) -> Result<(), Error> {
+        let found = self.file.len().map_err(Error::io("read the length of", &self.path))?;
+        let expected = u64::from(self.size);
+        if found == expected {
+            Ok(())
+        } else {
+            let damage = Damage::Length { expected, found };
+            Err(Error::corrupt(self.id, expected.min(found), damage))
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Opening the segments of a directory: names, headers, lengths, mark slots. No frame is read here.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Segment;
+use crate::format::{FRAMES_START, HEADER_COPIES, Key, SLOT_OFFSETS};
+use crate::format::{HeaderError, SegmentHeader, Slot, SlotState};
+use crate::vfs::{Access, Vfs};
+use crate::{Damage, Error, Lsn, SegmentId};
+
+/// The names in a log's directory, sorted out.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Ascending.
+    pub(crate) segments: Vec<SegmentId>,
+    /// What a crash left of segments that were being prepared.
+    pub(crate) temporaries: Vec<OsString>,
+    /// Set aside by earlier recoveries.
+    pub(crate) torn: Vec<OsString>,
+    /// Not ours; left alone.
+    pub(crate) unknown: Vec<OsString>,
+}
+
+/// The name of the lock file.
+pub(crate) const LOCK: &str = "LOCK";
+
+impl Listing {
+    /// Lists `dir`; `None` if there is no such directory.
+    pub(crate) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Self>, Error> {
+        let names = match vfs.list(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            listed => listed.map_err(Error::io("list", dir))?,
+        };
+        let mut listing = Self::default();
+        for name in names {
+            let text = name.to_str().unwrap_or_default();
+            let stem = |suffix| text.strip_suffix(suffix).and_then(SegmentId::from_stem);
+            if let Some(id) = SegmentId::from_file_name(text) {
+                listing.segments.push(id);
+            } else if stem(".tmp").is_some() {
+                listing.temporaries.push(name);
+            } else if text.split_once(".torn-").and_then(|s| SegmentId::from_stem(s.0)).is_some() {
+                listing.torn.push(name);
+            } else if text != LOCK {
+                listing.unknown.push(name);
+            }
+        }
+        listing.segments.sort_unstable();
+        listing.unknown.sort_unstable();
+        Ok(Some(listing))
+    }
+}
+
+/// An opened segment and what its mark slots say.
+#[derive(Debug)]
+pub(crate) struct Surveyed {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) slots: [SlotState; 2],
+    /// Header copies that do not read back, while another does.
+    pub(crate) damaged_headers: Vec<u32>,
+}
+
+/// Opens the segments `ids`, all of which must be there, whole, and of one log.
+pub(crate) fn survey(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    ids: &[SegmentId],
+    access: Access,
+) -> Result<Vec<Surveyed>, Error> {
+    let mut found: Vec<Surveyed> = Vec::with_capacity(ids.len());
+    for &id in ids {
+        let one = open(vfs, dir, id, access)?;
+        if let Some(before) = found.last() {
+            if before.segment.id.next() != Some(id) {
+                let missing = before.segment.id.next().unwrap_or(id);
+                return Err(Error::corrupt(missing, 0_u64, Damage::Missing));
+            }
+            let (expected, found) = (before.segment.key.0, one.segment.key.0);
+            if expected != found {
+                return Err(Error::corrupt(id, 0_u64, Damage::Foreign { expected, found }));
+            }
+        }
+        found.push(one);
+    }
+    Ok(found)
+}
+
+fn open(vfs: &dyn Vfs, dir: &Path, id: SegmentId, access: Access) -> Result<Surveyed, Error> {
+    let path = dir.join(id.to_string());
+    let file = vfs.open(&path, access).map_err(Error::io("open", &path))?;
+    let len = file.len().map_err(Error::io("read the length of", &path))?;
+    let mut head = vec![0; FRAMES_START as usize];
+    let there = len.min(u64::from(FRAMES_START)) as usize;
+    file.read_exact_at(&mut head[..there], 0).map_err(Error::io("read", &path))?;
+
+    let copy = |offset: u32| SegmentHeader::decode(&head[offset as usize..]);
+    let damaged_headers: Vec<u32> =
+        HEADER_COPIES.into_iter().filter(|at| copy(*at).is_err()).collect();
+    let mut valid = HEADER_COPIES.into_iter().filter_map(|at| copy(at).ok());
+    let Some(header) = valid.next() else {
+        let offset = 0;
+        return Err(
+            match HEADER_COPIES.into_iter().find_map(|at| match copy(at) {
+                Err(HeaderError::Version(found)) => Some(found),
+                _ => None,
+            }) {
+                Some(found) => {
+                    Error::UnknownVersion { segment: id, offset, what: "format version", found }
+                }
+                None => Error::corrupt(id, offset, Damage::Header),
+            },
+        );
+    };
+    if valid.any(|other| other != header) {
+        return Err(Error::corrupt(id, 0_u64, Damage::Header));
+    }
+    if header.id != id {
+        return Err(Error::corrupt(id, 24_u64, Damage::Renamed { found: header.id }));
+    }
+    let key = Key(header.log_id);
+    let slots = SLOT_OFFSETS.map(|at| Slot::decode(&head[at as usize..], key, Lsn::new(id, at)));
+    if slots == [SlotState::Damaged; 2] {
+        return Err(Error::corrupt(id, SLOT_OFFSETS[0], Damage::MarkSlots));
+    }
+    let newest = slots.iter().filter_map(SlotState::valid).max_by_key(|slot| slot.counter);
+    let segment = Segment::new(header, path, file, newest);
+    segment.check_length()?;
+    Ok(Surveyed { segment: Arc::new(segment), slots, damaged_headers })
+}
