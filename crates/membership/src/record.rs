@@ -290,7 +290,7 @@ mod tests {
 
     /// Field numbers are wire format: raft-rs reads these very bytes.
     #[test]
-    fn bytes_are_those_of_eraftpb() {
+    fn numbers_are_those_of_eraftpb() {
         let state = ConfState {
             voters: vec![1, 2],
             learners: vec![3],
@@ -327,6 +327,16 @@ mod tests {
             [0x08, 2, 0x12, 4, 0x08, 1, 0x10, 1, 0x12, 2, 0x10, 2, 0x1a, 1, b'y']
         );
         assert_eq!(ConfChangeV2::decode_checked(&many.encode_to_vec()), Ok(many));
+    }
+
+    /// raft-rs writes lists without packing them.
+    #[test]
+    fn lists_read_packed_and_unpacked() {
+        let unpacked = ConfState::decode_checked(&[0x08, 1, 0x08, 2, 0x10, 3]).expect("readable");
+        assert_eq!(
+            unpacked,
+            ConfState { voters: vec![1, 2], learners: vec![3], ..ConfState::default() }
+        );
     }
 
     #[test]

@@ -261,7 +261,9 @@ fn entries_before_the_snapshot_are_passed_over() {
     assert_eq!(plan.kept.map(|span| (span.first, span.last)), Some((4, 5)));
     assert_eq!(plan.removed, [2, 3]);
     // A commit index below the snapshot lags: the snapshot proves more.
-    let plan = case.commit(1).plan(DISCARD).expect("a plan");
+    let case = case.commit(1);
+    assert_eq!(case.plan(KEEP).expect("a plan").kept_uncommitted, 2);
+    let plan = case.plan(DISCARD).expect("a plan");
     assert_eq!((plan.kept, plan.discarded.map(|span| span.first)), (None, Some(4)));
     assert_eq!(appended(&plan), ["4/2 remove 2"]);
 }
