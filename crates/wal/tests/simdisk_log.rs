@@ -232,6 +232,8 @@ fn a_power_cut_anywhere_loses_nothing_acknowledged() {
                 log.wait(ticket.unwrap_or_else(|e| panic!("{context}: {e}"))).expect("no fault");
                 let again = options(&after.reboot(Unsynced::Lost)).open(DIR);
                 let again = again.unwrap_or_else(|e| panic!("{context}, again: {e}"));
+                let torn = &again.recovery().torn;
+                assert!(torn.is_none(), "{context}: all was synced, and yet {torn:?}");
                 assert_eq!(again.entry(entry.index).expect("acknowledged"), entry, "{context}");
             }
         }
@@ -434,6 +436,11 @@ fn appends_go_on_while_a_sync_is_in_flight() {
         assert!(held.wait_for(1, std::time::Duration::from_secs(10)), "no sync began");
         let second = log.append(&Batch::of(&entry(2))).expect("does not wait");
         assert_eq!(log.entry(2).expect("readable at once"), entry(2)[0]);
+        // The second must not say that the first is durable: a power cut may keep it and lose the first.
+        for outcome in disk.outcomes(32) {
+            let opened = options(&disk.fork().reboot(outcome)).open(DIR);
+            assert!(opened.is_ok_and(|log| log.last_index() <= 2), "{outcome:?}");
+        }
         drop(held);
         waiter.join().expect("no panic").expect("no fault");
         second
