@@ -61,6 +61,8 @@ pub use storage::{
 };
 #[cfg(any(test, feature = "testing"))]
 pub use storage::{MemSnapshots, MemStore};
+#[cfg(feature = "wal")]
+pub use storage::{WalOptions, WalStore, WalStoreError};
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -23,6 +23,11 @@ mod mem_store;
 #[cfg(any(test, feature = "testing"))]
 pub use mem_store::{MemSnapshots, MemStore};
 
+#[cfg(feature = "wal")]
+mod wal_store;
+#[cfg(feature = "wal")]
+pub use wal_store::{WalOptions, WalStore, WalStoreError};
+
 /// Which snapshot: the last log entry that it covers.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

@@ -13,8 +13,11 @@ use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 
 use super::{MAX_ENTRIES, route};
 
-/// Indexes and terms stay below this, so that adding to one never overflows.
+/// Indexes stay below this, so that adding to one never overflows.
 const MAX_NUMBER: u64 = 1 << 62;
+
+/// Terms stay below this: what a log on disk has room for.
+const MAX_TERM: u64 = 1 << 56;
 
 /// How far a term may lie ahead of ours: farther than any number of elections, near enough that nobody can push a
 /// group to the end of its numbers.
@@ -185,7 +188,7 @@ fn check_numbers(message: &Message, view: &View<'_>) -> Result<(), Refused> {
     let below = |what, value, limit| {
         if value < limit { Ok(()) } else { Err(Refused::OutOfRange { what, value }) }
     };
-    below("term", message.term, MAX_NUMBER.min(view.term.saturating_add(MAX_TERM_AHEAD)))?;
+    below("term", message.term, MAX_TERM.min(view.term.saturating_add(MAX_TERM_AHEAD)))?;
     below("index", message.index, MAX_NUMBER)?;
     below("commit", message.commit, MAX_NUMBER)?;
     below("reject hint", message.reject_hint, MAX_NUMBER)?;

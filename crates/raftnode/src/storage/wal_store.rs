@@ -1,0 +1,370 @@
+//! `oarlock-wal` behind the storage traits.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oarlock_membership::record;
+use oarlock_wal::{Maintainer, Vfs, Wal, snapshot};
+use prost::Message;
+use raft::eraftpb::{Entry, HardState};
+
+use super::{
+    LogBatch, LogError, LogReader, LogState, LogStore, SnapshotError, SnapshotId, SnapshotMark,
+    SnapshotSink, SnapshotSource, SnapshotStore,
+};
+use crate::{HeaderError, convert};
+
+/// How to make or open a [`WalStore`].
+///
+/// ```
+/// # let tmp = tempfile::tempdir()?;
+/// use oarlock_raftnode::{LogStore, WalOptions};
+/// let store = WalOptions::new(tmp.path()).segment_size(8 << 20).open_or_create()?;
+/// assert_eq!(store.state()?.last_index, 0);
+/// Box::new(store).close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct WalOptions {
+    dir: PathBuf,
+    log: oarlock_wal::Options,
+    snapshots: snapshot::Options,
+    maintainer: bool,
+}
+
+/// Why a [`WalStore`] could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WalStoreError {
+    /// The log could not be.
+    #[error(transparent)]
+    Log(#[from] oarlock_wal::Error),
+    /// The snapshots could not be.
+    #[error(transparent)]
+    Snapshots(#[from] snapshot::Error),
+}
+
+impl WalOptions {
+    /// The log in `<dir>/wal`, the snapshots in `<dir>/snap`, both made with mode 0700; every default that of
+    /// [`oarlock_wal::Options`].
+    #[must_use]
+    pub fn new(dir: impl AsRef<Path>) -> Self {
+        Self {
+            dir: dir.as_ref().to_owned(),
+            log: oarlock_wal::Options::new(),
+            snapshots: snapshot::Options::new(),
+            maintainer: true,
+        }
+    }
+
+    /// Bytes after which the log rolls to a new segment; see [`oarlock_wal::Options::segment_size`].
+    #[must_use]
+    pub fn segment_size(mut self, bytes: u64) -> Self {
+        self.log = self.log.segment_size(bytes);
+        self
+    }
+
+    /// Skips every sync: a crash may lose anything. For throw-away data.
+    #[must_use]
+    pub fn unsafe_no_fsync(mut self, on: bool) -> Self {
+        self.log = self.log.unsafe_no_fsync(on);
+        self.snapshots = self.snapshots.unsafe_no_fsync(on);
+        self
+    }
+
+    /// Who is told about syncs and rolls.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn oarlock_wal::Observer>) -> Self {
+        self.log = self.log.observer(observer);
+        self
+    }
+
+    /// The files to work on, for both.
+    #[must_use]
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
+        self.log = self.log.vfs(vfs.clone());
+        self.snapshots = self.snapshots.vfs(vfs);
+        self
+    }
+
+    /// Whether a thread keeps segments prepared and marks written, off the append path. On by default; a simulation
+    /// that must not depend on threads makes those calls by itself, through [`WalStore::wal`].
+    #[must_use]
+    pub fn maintainer(mut self, on: bool) -> Self {
+        self.maintainer = on;
+        self
+    }
+
+    /// Whether there is a log.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn exists(&self) -> Result<bool, WalStoreError> {
+        Ok(self.log.exists(self.dir.join("wal"))?)
+    }
+
+    /// Opens what is there.
+    ///
+    /// # Errors
+    /// As for [`oarlock_wal::Options::open`] and [`snapshot::Options::open`].
+    pub fn open(self) -> Result<WalStore, WalStoreError> {
+        let wal = self.log.open(self.dir.join("wal"))?;
+        self.finish(wal)
+    }
+
+    /// Makes an empty log, whose metadata is empty: it belongs to no member until [`boot`](crate::bootstrap::boot) has
+    /// written whose it is.
+    ///
+    /// # Errors
+    /// As for [`oarlock_wal::Options::create`] and [`snapshot::Options::open`].
+    pub fn create(self) -> Result<WalStore, WalStoreError> {
+        let wal = self.log.create(self.dir.join("wal"), &[])?;
+        self.finish(wal)
+    }
+
+    /// Opens what is there, or makes an empty log if there is none.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(self) -> Result<WalStore, WalStoreError> {
+        if self.exists()? { self.open() } else { self.create() }
+    }
+
+    fn finish(self, wal: Wal) -> Result<WalStore, WalStoreError> {
+        let snapshots = WalSnapshots(self.snapshots.open(self.dir.join("snap"))?);
+        let maintainer = self.maintainer.then(|| Maintainer::spawn(&wal)).transpose()?;
+        Ok(WalStore { maintainer, wal, snapshots, buffer: Vec::new() })
+    }
+}
+
+/// A [`LogStore`] on files.
+#[derive(Debug)]
+pub struct WalStore {
+    /// Before the log, so that the thread has ended when the log closes.
+    maintainer: Option<Maintainer>,
+    wal: Wal,
+    snapshots: WalSnapshots,
+    /// Kept between appends for its capacity.
+    buffer: Vec<oarlock_wal::Entry>,
+}
+
+impl WalStore {
+    /// The log itself, for its statistics and its recovery report.
+    #[must_use]
+    pub const fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// The snapshots beside it.
+    #[must_use]
+    pub fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::new(self.snapshots.clone())
+    }
+}
+
+impl LogStore for WalStore {
+    fn state(&self) -> Result<LogState, LogError> {
+        let oarlock_wal::HardState { term, vote, commit } = self.wal.hard_state();
+        Ok(LogState {
+            metadata: self.wal.metadata(),
+            hard_state: HardState { term, vote, commit, ..HardState::default() },
+            snapshot: self.wal.snapshot().map(mark_from_wal).transpose()?,
+            first_index: self.wal.first_index(),
+            last_index: self.wal.last_index(),
+        })
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(WalReader(self.wal.clone()))
+    }
+
+    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
+        self.buffer.clear();
+        for entry in batch.entries {
+            if !entry.context.is_empty() {
+                return Err(LogError::Other(Box::new(HeaderError::Context)));
+            }
+            self.buffer.push(oarlock_wal::Entry {
+                index: entry.index,
+                term: entry.term,
+                kind: convert::entry_kind_to_number(entry.get_entry_type()),
+                data: convert::from_raft(entry.data.clone()),
+            });
+        }
+        let result = self.wal.append(&oarlock_wal::Batch {
+            metadata: batch.metadata.clone(),
+            install: batch.install.as_ref().map(mark_to_wal),
+            entries: &self.buffer,
+            hard_state: batch.hard_state.as_ref().map(|state| oarlock_wal::HardState {
+                term: state.term,
+                vote: state.vote,
+                commit: state.commit,
+            }),
+            compact: batch.compact.as_ref().map(mark_to_wal),
+        });
+        // The payloads live in the tail cache if anywhere.
+        self.buffer.clear();
+        result.map(drop).map_err(log_error)
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.wal.sync().map_err(log_error)
+    }
+
+    fn release(&mut self, before: u64) -> Result<(), LogError> {
+        let released = self.wal.release(before).map_err(log_error)?;
+        if released.segments > 0 {
+            log::info!(before, segments = released.segments, bytes = released.bytes; "released log segments");
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.wal.size()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), LogError> {
+        let Self { maintainer, wal, .. } = *self;
+        drop(maintainer);
+        wal.close().map_err(log_error)
+    }
+}
+
+struct WalReader(Wal);
+
+impl LogReader for WalReader {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        self.0.entries(low..high, max_bytes).map_err(log_error)?.into_iter().map(from_wal).collect()
+    }
+
+    fn term(&self, index: u64) -> Result<u64, LogError> {
+        self.0.term(index).map_err(log_error)
+    }
+
+    fn first_index(&self) -> u64 {
+        self.0.first_index()
+    }
+
+    fn last_index(&self) -> u64 {
+        self.0.last_index()
+    }
+}
+
+fn from_wal(entry: oarlock_wal::Entry) -> Result<Entry, LogError> {
+    let oarlock_wal::Entry { index, term, kind, data } = entry;
+    let kind = convert::entry_kind_from_number(kind).ok_or_else(|| LogError::Corrupt {
+        detail: format!("entry {index} is of the unknown kind {kind}"),
+    })?;
+    Ok(convert::entry(index, term, kind, data))
+}
+
+fn mark_to_wal(mark: &SnapshotMark) -> oarlock_wal::SnapshotMark {
+    let conf: Bytes = convert::conf_state_to_record(&mark.conf_state).encode_to_vec().into();
+    oarlock_wal::SnapshotMark { index: mark.index, term: mark.term, conf }
+}
+
+fn mark_from_wal(mark: oarlock_wal::SnapshotMark) -> Result<SnapshotMark, LogError> {
+    let record = record::ConfState::decode_checked(&mark.conf).map_err(|error| {
+        LogError::Corrupt { detail: format!("snapshot mark {}: {error}", mark.index) }
+    })?;
+    let conf_state = convert::conf_state_from_record(record);
+    Ok(SnapshotMark { index: mark.index, term: mark.term, conf_state })
+}
+
+fn log_error(error: oarlock_wal::Error) -> LogError {
+    use oarlock_wal::Error;
+    match error {
+        Error::OutOfRange { index, first, .. } if index < first => {
+            LogError::Compacted { index, first }
+        }
+        Error::OutOfRange { index, last, .. } => LogError::Unavailable { index, last },
+        Error::Gap { index, next, .. } => LogError::Gap { found: index, expected: next },
+        Error::TooLarge { bytes, .. } => LogError::TooLarge { bytes },
+        Error::NotCovered { before, .. } => LogError::NoMark { before },
+        Error::NoSpace { .. } => LogError::NoSpace,
+        Error::Poisoned | Error::Closed => LogError::Poisoned,
+        Error::Corrupt { .. } | Error::UnknownVersion { .. } => {
+            LogError::Corrupt { detail: error.to_string() }
+        }
+        Error::Io { op, ref source, .. } => {
+            // The path is in the text.
+            LogError::Io { op, source: io::Error::new(source.kind(), error) }
+        }
+        other => LogError::Other(Box::new(other)),
+    }
+}
+
+#[derive(Clone, Debug)]
+struct WalSnapshots(snapshot::SnapshotStore);
+
+impl SnapshotStore for WalSnapshots {
+    fn create(&self, id: SnapshotId) -> Result<Box<dyn SnapshotSink>, SnapshotError> {
+        let writer = self.0.create(id.index, id.term).map_err(|error| snapshot_error(id, error))?;
+        Ok(Box::new(WalSink { id, writer }))
+    }
+
+    fn open(&self, id: SnapshotId) -> Result<SnapshotSource, SnapshotError> {
+        let reader =
+            self.0.open_file(id.index, id.term).map_err(|error| snapshot_error(id, error))?;
+        Ok(SnapshotSource { len: reader.len(), content: Box::new(reader) })
+    }
+
+    fn newest(
+        &self,
+        vouched: &dyn Fn(SnapshotId) -> bool,
+    ) -> Result<Option<SnapshotId>, SnapshotError> {
+        self.0
+            .newest(|index, term| vouched(SnapshotId { index, term }))
+            .map(|id| id.map(|id| SnapshotId { index: id.index, term: id.term }))
+            .map_err(|error| snapshot_error(SnapshotId::default(), error))
+    }
+
+    fn purge(&self, keep_from: u64) -> Result<(), SnapshotError> {
+        let id = SnapshotId { index: keep_from, term: 0 };
+        self.0.purge(keep_from).map(drop).map_err(|error| snapshot_error(id, error))
+    }
+}
+
+struct WalSink {
+    id: SnapshotId,
+    writer: snapshot::SnapshotWriter,
+}
+
+impl Write for WalSink {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.writer.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl SnapshotSink for WalSink {
+    fn commit(self: Box<Self>) -> Result<u64, SnapshotError> {
+        let Self { id, writer } = *self;
+        writer.commit().map(|file| file.len).map_err(|error| snapshot_error(id, error))
+    }
+}
+
+fn snapshot_error(id: SnapshotId, error: snapshot::Error) -> SnapshotError {
+    use snapshot::Error;
+    match error {
+        Error::NotFound { .. } => SnapshotError::NotFound(id),
+        Error::Corrupt { .. } | Error::UnknownVersion { .. } | Error::Mismatch { .. } => {
+            SnapshotError::Corrupt { id, detail: error.to_string() }
+        }
+        Error::Io { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            SnapshotError::NoSpace
+        }
+        Error::Io { op, ref source, .. } => {
+            SnapshotError::Io { op, source: io::Error::new(source.kind(), error) }
+        }
+        other => SnapshotError::Other(Box::new(other)),
+    }
+}

@@ -1,0 +1,160 @@
+//! Every log of this crate keeps the promises of `LogStore`.
+
+use oarlock_raftnode::testing::{LogFixture, log_store};
+use oarlock_raftnode::{LogStore, MemStore};
+
+/// Loses everything unsynced, or keeps some of it, in turn.
+struct InMemory(usize);
+
+impl LogFixture for InMemory {
+    type Store = MemStore;
+
+    fn create(&mut self) -> MemStore {
+        MemStore::new()
+    }
+
+    fn crash(&mut self, store: MemStore) -> MemStore {
+        self.0 += 1;
+        store.crash_keeping(self.0 % 3)
+    }
+}
+
+#[test]
+fn mem_store_keeps_its_promises() {
+    log_store(&mut InMemory(0));
+}
+
+#[test]
+fn a_failed_sync_poisons_for_good() {
+    let mut log = MemStore::new();
+    log.fail_next_sync();
+    assert!(log.sync().is_err());
+    for _ in 0..3 {
+        assert!(matches!(log.sync(), Err(oarlock_raftnode::LogError::Poisoned)));
+    }
+}
+
+#[cfg(feature = "wal")]
+mod wal {
+    use std::sync::Arc;
+
+    use oarlock_raftnode::wal::testing::{Fault, Op, SimDisk, Unsynced};
+    use oarlock_raftnode::{LogBatch, LogError, SnapshotId, WalOptions, WalStore};
+
+    use super::*;
+
+    /// Each log on a simulated disk of its own; power loss takes all, none, or a random part of what was not synced.
+    struct OnSimDisk {
+        disk: SimDisk,
+        crashes: u64,
+    }
+
+    fn options(disk: &SimDisk) -> WalOptions {
+        WalOptions::new("/data")
+            .segment_size(64 << 10)
+            .vfs(Arc::new(disk.clone()))
+            .maintainer(false)
+    }
+
+    impl LogFixture for OnSimDisk {
+        type Store = WalStore;
+
+        fn create(&mut self) -> WalStore {
+            self.disk = SimDisk::new();
+            options(&self.disk).create().expect("a new disk takes a log")
+        }
+
+        fn crash(&mut self, store: WalStore) -> WalStore {
+            self.crashes += 1;
+            self.disk = self.disk.reboot(match self.crashes % 4 {
+                0 => Unsynced::Lost,
+                1 => Unsynced::Kept,
+                _ => Unsynced::Random(self.crashes),
+            });
+            drop(store);
+            options(&self.disk).open().expect("a crash leaves a log that opens")
+        }
+    }
+
+    #[test]
+    fn wal_store_keeps_its_promises() {
+        log_store(&mut OnSimDisk { disk: SimDisk::new(), crashes: 0 });
+    }
+
+    /// On real files a process that dies leaves its page cache: reopening without closing.
+    struct OnFiles(Vec<tempfile::TempDir>);
+
+    impl LogFixture for OnFiles {
+        type Store = WalStore;
+
+        fn create(&mut self) -> WalStore {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let log = WalOptions::new(dir.path())
+                .segment_size(64 << 10)
+                .create()
+                .expect("a new directory takes a log");
+            self.0.push(dir);
+            log
+        }
+
+        fn crash(&mut self, store: WalStore) -> WalStore {
+            drop(store);
+            let dir = self.0.last().expect("created before");
+            WalOptions::new(dir.path())
+                .segment_size(64 << 10)
+                .open()
+                .expect("what was closed opens")
+        }
+    }
+
+    #[test]
+    fn wal_store_keeps_its_promises_on_files() {
+        log_store(&mut OnFiles(Vec::new()));
+    }
+
+    #[test]
+    fn a_failed_fsync_poisons_a_wal_store_for_good() {
+        let disk = SimDisk::new();
+        let mut log = options(&disk).create().expect("a new disk takes a log");
+        log.append(&LogBatch { metadata: Some("x".into()), ..LogBatch::default() }).expect("fits");
+        disk.fail_nth(Op::Sync, 1, Fault::Io);
+        assert!(matches!(log.sync(), Err(LogError::Io { .. })));
+        disk.heal();
+        assert!(matches!(log.sync(), Err(LogError::Poisoned)));
+        let batch = LogBatch { metadata: Some("y".into()), ..LogBatch::default() };
+        assert!(matches!(log.append(&batch), Err(LogError::Poisoned)));
+    }
+
+    #[test]
+    fn an_entry_with_a_context_is_refused() {
+        let mut log = options(&SimDisk::new()).create().expect("a new disk takes a log");
+        let mut entry = oarlock_raftnode::testing::entry(1, 1);
+        entry.set_context("ctx".into());
+        let batch = LogBatch { entries: &[entry], ..LogBatch::default() };
+        assert!(matches!(log.append(&batch), Err(LogError::Other(_))));
+        assert_eq!(log.state().expect("readable").last_index, 0);
+    }
+
+    #[test]
+    fn snapshots_are_whole_or_not_there() {
+        use std::io::{Read, Write};
+        let disk = SimDisk::new();
+        let log = options(&disk).create().expect("a new disk takes a log");
+        let store = log.snapshots();
+        let id = SnapshotId { index: 7, term: 2 };
+        assert!(store.newest(&|_| true).expect("readable").is_none());
+        let mut dropped = store.create(id).expect("room");
+        dropped.write_all(b"never committed").expect("room");
+        drop(dropped);
+        assert!(store.open(id).is_err());
+        let mut sink = store.create(id).expect("room");
+        sink.write_all(b"content").expect("room");
+        assert_eq!(sink.commit().expect("room"), 7);
+        let mut source = store.open(id).expect("committed");
+        let mut content = String::new();
+        source.content.read_to_string(&mut content).expect("whole");
+        assert_eq!((source.len, content.as_str()), (7, "content"));
+        assert_eq!(store.newest(&|_| true).expect("readable"), Some(id));
+        assert_eq!(store.newest(&|id| id.term == 1).expect("readable"), None, "not vouched for");
+    }
+}
