@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oarlock_wal::testing::{CrashPoint, Event, Fault, Op, SimDisk, Unsynced};
-use oarlock_wal::{Batch, Entry, Error, HardState, Options, SnapshotMark, Wal};
+use oarlock_wal::{Batch, Entry, Error, HardState, Options, SnapshotMark, Vfs, Wal};
 
 const DIR: &str = "/data/wal";
 
@@ -450,4 +450,46 @@ fn appends_go_on_while_a_sync_is_in_flight() {
     log.wait(second).expect("no fault");
     let after = options(&disk.reboot(Unsynced::Lost)).open(DIR).expect("whole");
     assert_eq!(after.last_index(), 2);
+}
+
+/// Crash, recovery, kill, and then rot: what recovery accepted is proven, so no sector of it can go unnoticed.
+#[test]
+fn a_sector_that_rots_after_a_recovery_is_noticed_or_was_not_needed() {
+    let mut refused = 0;
+    for seed in 40..42 {
+        let Story { disk, states } = story(seed, 20);
+        for point in disk.crash_points().step_by(23) {
+            let context = format!("seed {seed}, change {}", point.changes);
+            let recovered = point.disk.fork().reboot(Unsynced::Random(seed));
+            let Some((log, found)) = Promise::of(&point).check(&recovered, &states, &context)
+            else {
+                continue;
+            };
+            let killed = recovered.kill(); // before the log could close itself
+            drop(log);
+            for name in killed.list(Path::new(DIR)).expect("no fault") {
+                let path = Path::new(DIR).join(name);
+                let bytes = killed.contents(&path).unwrap_or_default();
+                let is_segment = path.extension().is_some_and(|ending| ending == "wal");
+                for sector in (0..bytes.len() / 512).filter(|_| is_segment) {
+                    let range = sector * 512..(sector + 1) * 512;
+                    if bytes[range.clone()].iter().all(|byte| *byte == 0) {
+                        continue;
+                    }
+                    let rotten = killed.fork();
+                    assert!(rotten.tamper(&path, |bytes| bytes[range].fill(0)));
+                    match options(&rotten).open(DIR) {
+                        Err(Error::Corrupt { .. }) => refused += 1,
+                        Ok(log) => assert!(
+                            states[found].is(&log),
+                            "{context}: {} {sector}",
+                            path.display()
+                        ),
+                        Err(error) => panic!("{context}: {error}"),
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 100, "only {refused} were refused");
 }
