@@ -32,6 +32,9 @@
 mod commit;
 pub use commit::Ticket;
 
+mod dump;
+pub use dump::{Content, Dump, Record};
+
 mod error;
 pub use error::{Damage, Error};
 

@@ -219,7 +219,9 @@ impl Wal {
             layout.vfs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;
             if layout.sync {
                 // One by one, or a crash could leave an older one and not this, and a hole looks like damage.
-                layout.vfs.sync_dir(&layout.dir).map_err(Error::io("sync", &layout.dir))?;
+                let synced =
+                    layout.vfs.sync_dir(&layout.dir).map_err(Error::io("sync", &layout.dir));
+                inner.or_poison(synced)?;
             }
             released.segments += 1;
             released.bytes += u64::from(segment.size);

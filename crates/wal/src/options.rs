@@ -10,7 +10,7 @@ use crate::recover::{Recovery, repair};
 use crate::segment::{LOCK, Layout, Listing, Pool, survey};
 use crate::stats::Silent;
 use crate::vfs::{Access, Lock, RealVfs, Vfs};
-use crate::{EntryId, Error, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal, scan};
+use crate::{Dump, EntryId, Error, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal, scan};
 
 /// How to make or open a log.
 ///
@@ -177,15 +177,21 @@ impl Options {
         }
         let lock = self.lock(dir)?;
         let listing = Listing::read(&*self.vfs, dir)?.unwrap_or_default();
-        let surveyed = survey(&*self.vfs, dir, &listing.segments, Access::ReadWrite)?;
-        let scan = scan::scan(&surveyed)?;
+        let read = || {
+            let surveyed = survey(&*self.vfs, dir, &listing.segments, Access::ReadWrite)?;
+            let scan = scan::scan(&surveyed)?;
+            Ok((surveyed, scan))
+        };
+        let (surveyed, mut scan) = read()?;
 
         let mut recovery = Recovery::of(&surveyed, &listing);
         for name in &recovery.temporaries {
             let path = dir.join(name);
             self.vfs.remove(&path).map_err(Error::io("remove", &path))?;
         }
-        repair(&*self.vfs, dir, &scan, self.sync, &mut recovery)?;
+        if repair(&*self.vfs, dir, &scan, self.sync, &mut recovery)? {
+            (_, scan) = read()?;
+        }
         recovery.log(dir);
         self.warn_if_unsafe(dir);
 
@@ -211,13 +217,21 @@ impl Options {
         }))
     }
 
-    /// Opens the log in `dir` for reading: no lock is taken, nothing is written, nothing is repaired (W7). A torn tail,
+    /// Opens the log in `dir` for reading, after checking every byte of it: no lock is taken, nothing is written, nothing is repaired (W7). A torn tail,
     /// or one that is being written right now, is reported in [`ReadOnly::recovery`].
     ///
     /// # Errors
     /// As [`open`](Self::open), but never [`Error::Locked`].
     pub fn open_read_only(&self, dir: impl AsRef<Path>) -> Result<ReadOnly, Error> {
         ReadOnly::open(&*self.vfs, dir.as_ref())
+    }
+
+    /// Reads the records of the log in `dir` one by one, for people to look at. Neither locks nor writes.
+    ///
+    /// # Errors
+    /// As [`open_read_only`](Self::open_read_only), for headers and names only.
+    pub fn dump(&self, dir: impl AsRef<Path>) -> Result<Dump, Error> {
+        Dump::open(&*self.vfs, dir.as_ref())
     }
 
     fn layout(&self, dir: &Path, log_id: u64) -> Layout {

@@ -1,9 +1,10 @@
 //! Every state a crash can leave, and the answer to each.
 //!
 //! A crash here again, at any step, leaves a state that the next open answers in the same way: the copy of a torn tail
-//! is durable before the tail is zeroed, zeroing takes nothing away that counted, and what is written again is what
-//! stands there.
+//! is durable before the tail is zeroed, zeroing takes nothing away that counted, and what counts is written again to
+//! a new file that takes the segment's place at once.
 
+use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,14 +96,15 @@ impl TornTail {
     }
 }
 
-/// Cuts a torn tail off, and makes durable what counts. The scan is the log as it is afterwards.
+/// Cuts a torn tail off, and makes durable what counts. Says whether anything had to be changed: then the scan speaks
+/// of files that were replaced, and another one will find nothing to do.
 pub(crate) fn repair(
     vfs: &dyn Vfs,
     dir: &Path,
     scan: &Scan,
     sync: bool,
     report: &mut Recovery,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     report.last = scan.end.last;
     report.torn = TornTail::of(&scan.junk);
     if let Some(torn) = &mut report.torn {
@@ -120,11 +122,35 @@ pub(crate) fn repair(
             junk.segment.sync()?;
         }
     }
-    report.rewritten = rewrite(scan, sync)?;
-    if sync && let Some((active, _)) = scan.ends.last() {
+    if sync {
+        report.rewritten = rewrite(vfs, dir, scan)?;
+    }
+    if sync
+        && report.rewritten == 0
+        && let Some((active, _)) = scan.ends.last()
+    {
         active.write_slot(scan.end, sync)?;
     }
-    Ok(())
+    Ok(report.torn.is_some() || report.rewritten > 0)
+}
+
+/// Writes everything that counts beyond the proven mark once more, and syncs it (O20): each segment that holds some of
+/// it gives way to a copy, oldest first, and the last of them says that now all is durable.
+fn rewrite(vfs: &dyn Vfs, dir: &Path, scan: &Scan) -> Result<u64, Error> {
+    let mut rewritten = 0;
+    for (segment, end) in &scan.ends {
+        let proven = match segment.id.cmp(&scan.proven.segment()) {
+            Ordering::Less => continue,
+            Ordering::Equal => scan.proven.offset().max(FRAMES_START),
+            Ordering::Greater => FRAMES_START,
+        };
+        if proven < *end {
+            let durable = Some(scan.end).filter(|all| all.lsn.segment() == segment.id);
+            segment.replace(vfs, dir, *end, durable)?;
+            rewritten += u64::from(end - proven);
+        }
+    }
+    Ok(rewritten)
 }
 
 /// Copies a piece of a torn tail to a file of its own, durably.
@@ -150,31 +176,3 @@ fn set_aside(vfs: &dyn Vfs, dir: &Path, junk: &Junk, sync: bool) -> Result<PathB
     }
     Ok(path)
 }
-
-/// Writes everything that counts beyond the proven mark once more where it stands, and syncs it (O20).
-fn rewrite(scan: &Scan, sync: bool) -> Result<u64, Error> {
-    let mut rewritten = 0;
-    let mut buf = Vec::new();
-    for (segment, end) in &scan.ends {
-        let from = match segment.id.cmp(&scan.proven.segment()) {
-            std::cmp::Ordering::Less => continue,
-            std::cmp::Ordering::Equal => scan.proven.offset().max(FRAMES_START),
-            std::cmp::Ordering::Greater => FRAMES_START,
-        };
-        if from >= *end {
-            continue;
-        }
-        for offset in (from..*end).step_by(PIECE) {
-            buf.resize(PIECE.min((end - offset) as usize), 0);
-            segment.read(&mut buf, offset)?;
-            segment.write(&buf, offset)?;
-        }
-        if sync {
-            segment.sync()?;
-        }
-        rewritten += u64::from(end - from);
-    }
-    Ok(rewritten)
-}
-
-const PIECE: usize = 256 << 10;

@@ -1,5 +1,6 @@
 //! A segment: one file of the log, of fixed length, every block of it written before its first use.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -29,8 +30,8 @@ pub(crate) struct Segment {
     pub(crate) key: Key,
     pub(crate) path: PathBuf,
     file: Box<dyn File>,
-    /// The counter of the last mark slot written, and how far it says the log was durable.
-    slot: Mutex<(u64, Lsn)>,
+    /// The last mark slot written.
+    slot: Mutex<Option<Slot>>,
 }
 
 impl Segment {
@@ -42,24 +43,24 @@ impl Segment {
         slot: Option<Slot>,
     ) -> Self {
         let SegmentHeader { log_id, id, size } = header;
-        let slot = Mutex::new(slot.map_or_else(Default::default, |s| (s.counter, s.durable.lsn)));
-        Self { id, size, key: Key(log_id), path, file, slot }
+        Self { id, size, key: Key(log_id), path, file, slot: Mutex::new(slot) }
     }
 
-    /// Makes a segment that is durable under its final name, every block written, and `frames` at its head. A crash
-    /// before the end leaves a temporary file at most, so a segment under its own name is always whole.
-    pub(crate) fn prepare(
+    /// Makes a segment that is durable under its final name, every block written, with what `fill` adds to the headers.
+    /// A crash before the end leaves a temporary file at most, so a segment under its own name is always whole; one
+    /// that had the name before is replaced at once.
+    pub(crate) fn make(
         vfs: &dyn Vfs,
         dir: &Path,
         header: SegmentHeader,
-        frames: &[u8],
         sync: bool,
+        fill: impl FnOnce(&dyn File) -> io::Result<()>,
     ) -> Result<Self, Error> {
         let path = dir.join(header.id.to_string());
         let temporary = path.with_extension("tmp");
-        let fill = || {
+        let make = || {
             match vfs.remove(&temporary) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
             let file = vfs.create_new(&temporary)?;
@@ -70,9 +71,7 @@ impl Segment {
             for offset in HEADER_COPIES {
                 file.write_all_at(&header.encode(), u64::from(offset))?;
             }
-            if !frames.is_empty() {
-                file.write_all_at(frames, u64::from(FRAMES_START))?;
-            }
+            fill(&*file)?;
             if sync {
                 file.sync_all()?;
             }
@@ -82,7 +81,7 @@ impl Segment {
             }
             Ok(file)
         };
-        match fill() {
+        match make() {
             Ok(file) => Ok(Self::new(header, path, file, None)),
             Err(source) => {
                 // Not worth a second error: what is left is removed by the next try or the next open.
@@ -94,6 +93,36 @@ impl Segment {
                 })
             }
         }
+    }
+
+    /// Puts a copy in the segment's place, with the frames before `end`, zeros behind, and its newest mark slot; or,
+    /// if given, one that says `durable`.
+    ///
+    /// Frames that may have been acknowledged are never written over where they stand, not even with the same bytes: a
+    /// power cut could leave neither.
+    pub(crate) fn replace(
+        &self,
+        vfs: &dyn Vfs,
+        dir: &Path,
+        end: u32,
+        durable: Option<Position>,
+    ) -> Result<(), Error> {
+        let header = SegmentHeader { log_id: self.key.0, id: self.id, size: self.size };
+        let before = *self.slot.lock();
+        let counter = before.map_or(0, |slot| slot.counter) + 1;
+        let slot = durable.map(|durable| Slot { counter, durable }).or(before);
+        let copy = Self::make(vfs, dir, header, true, |file| {
+            let mut piece = vec![0; ZEROS.len().min((end - FRAMES_START) as usize)];
+            for offset in (FRAMES_START..end).step_by(ZEROS.len()) {
+                piece.truncate((end - offset) as usize);
+                self.file.read_exact_at(&mut piece, u64::from(offset))?;
+                file.write_all_at(&piece, u64::from(offset))?;
+            }
+            slot.map_or(Ok(()), |slot| {
+                file.write_all_at(&slot.encode(self.key, self.id), u64::from(slot.offset()))
+            })
+        });
+        copy.map(drop)
     }
 
     /// Bytes that frames may take.
@@ -125,22 +154,22 @@ impl Segment {
 
     /// How far the newest slot here says that the log was durable.
     pub(crate) fn slot_mark(&self) -> Lsn {
-        self.slot.lock().1
+        self.slot.lock().map_or(Lsn::default(), |slot| slot.durable.lsn)
     }
 
     /// Writes a mark slot and syncs it, unless the newest one here says as much. Synced before it returns: of two
     /// slots one at most can be torn, and a header copy with it. Says whether it wrote.
     pub(crate) fn write_slot(&self, durable: Position, sync: bool) -> Result<bool, Error> {
         let mut slot = self.slot.lock();
-        if slot.1 >= durable.lsn {
+        if slot.is_some_and(|slot| slot.durable.lsn >= durable.lsn) {
             return Ok(false);
         }
-        let next = Slot { counter: slot.0 + 1, durable };
+        let next = Slot { counter: slot.map_or(0, |slot| slot.counter) + 1, durable };
         self.write(&next.encode(self.key, self.id), next.offset())?;
         if sync {
             self.sync()?;
         }
-        *slot = (next.counter, durable.lsn);
+        *slot = Some(next);
         Ok(true)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Segment;
-use crate::format::SegmentHeader;
+use crate::format::{FRAMES_START, SegmentHeader};
 use crate::vfs::Vfs;
 use crate::{Error, SegmentId};
 
@@ -35,9 +35,12 @@ impl Layout {
         FIRST.checked_shl(doublings).map_or(self.segment_size, |size| size.min(self.segment_size))
     }
 
+    /// Makes a segment with `frames` at its head.
     pub(crate) fn make(&self, id: SegmentId, frames: &[u8]) -> Result<Segment, Error> {
         let header = SegmentHeader { log_id: self.log_id, id, size: self.size(id) };
-        Segment::prepare(&*self.vfs, &self.dir, header, frames, self.sync)
+        Segment::make(&*self.vfs, &self.dir, header, self.sync, |file| {
+            file.write_all_at(frames, u64::from(FRAMES_START))
+        })
     }
 }
 

@@ -1,38 +1,9 @@
 //! What the log does while nothing goes wrong, and how it refuses what would be wrong.
 
-use std::sync::Arc;
-
 use oarlock_wal::testing::SimDisk;
-use oarlock_wal::{Batch, Entry, Error, HardState, Options, SnapshotMark, Wal};
+use oarlock_wal::{Batch, Error, HardState, SnapshotMark, Wal};
 
-const DIR: &str = "/data/wal";
-const SMALL: u64 = 32 << 10;
-
-fn options(disk: &SimDisk) -> Options {
-    Options::new().segment_size(SMALL).log_id(7).vfs(Arc::new(disk.clone()))
-}
-
-fn entry(index: u64, term: u64) -> Entry {
-    Entry::new(index, term, (index % 3) as u8, format!("entry {index} of term {term}"))
-}
-
-fn run(indexes: impl IntoIterator<Item = u64>, term: u64) -> Vec<Entry> {
-    indexes.into_iter().map(|index| entry(index, term)).collect()
-}
-
-/// Entries of a kilobyte each, so that segments fill up.
-fn large(indexes: impl IntoIterator<Item = u64>, term: u64) -> Vec<Entry> {
-    let fill = |index: u64| vec![index as u8; 1000];
-    indexes.into_iter().map(|index| Entry::new(index, term, 0, fill(index))).collect()
-}
-
-fn append(log: &Wal, batch: &Batch<'_>) {
-    log.wait(log.append(batch).expect("appends")).expect("syncs");
-}
-
-fn all(log: &Wal) -> Vec<Entry> {
-    log.entries(log.first_index()..log.last_index() + 1, u64::MAX).expect("reads")
-}
+use crate::util::{DIR, all, append, large, options, run};
 
 #[test]
 fn what_was_appended_is_read_back_now_and_after_reopening() {
@@ -68,8 +39,8 @@ fn what_was_appended_is_read_back_now_and_after_reopening() {
 fn a_conflicting_suffix_gives_way() {
     let disk = SimDisk::new();
     let log = options(&disk).create(DIR, b"").expect("creates");
-    append(&log, &Batch::of(&large(1..=15, 1)));
-    append(&log, &Batch::of(&large(16..=30, 1))); // in the next segment
+    append(&log, &Batch::of(&large(1..=15, 1, 1000)));
+    append(&log, &Batch::of(&large(16..=30, 1, 1000))); // in the next segment
     append(&log, &Batch::of(&run(18..=19, 2)));
     let check = |log: &Wal| {
         assert_eq!(log.last_index(), 19);

@@ -1,0 +1,152 @@
+//! A disk that says no: EIO poisons for good, a full disk only pauses.
+
+use oarlock_wal::testing::{Fault, Op, SimDisk, Unsynced};
+use oarlock_wal::{Batch, Error, SnapshotMark};
+
+use crate::crash::{noted, workload};
+use crate::util::{DIR, Model, all, append, large, options, reopen, run};
+
+/// O13, and what fsyncgate taught: the second sync would have said yes and written nothing.
+#[test]
+fn a_failed_sync_is_never_retried() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&run(1..=2, 1)));
+    let early = log.append(&Batch::default()).expect("nothing to write");
+    let ticket = log.append(&Batch::of(&run(3..=4, 1))).expect("appends");
+    disk.fail_nth(Op::Sync, 1, Fault::Io);
+    assert!(matches!(log.wait(ticket), Err(Error::Io { op: "sync", .. })));
+    let syncs = disk.count(Op::Sync);
+    assert!(matches!(log.wait(ticket), Err(Error::Poisoned)));
+    assert!(matches!(log.sync(), Err(Error::Poisoned)));
+    assert!(matches!(log.append(&Batch::of(&run(5..=5, 1))), Err(Error::Poisoned)));
+    assert!(matches!(log.release(1), Err(Error::Poisoned)));
+    assert!(matches!(log.prepare(), Err(Error::Poisoned)));
+    assert!(matches!(log.idle(), Err(Error::Poisoned)));
+    log.wait(early).expect("was durable before");
+    assert_eq!(all(&log).len(), 4, "reads go on");
+    assert!(matches!(log.close(), Err(Error::Poisoned)));
+    assert_eq!(disk.count(Op::Sync), syncs, "nobody tried again");
+
+    // The same kernel still shows the bytes that the disk never got: what is accepted is written anew (O20).
+    let disk = disk.kill();
+    let accepted = all(&reopen(&disk).expect("opens"));
+    let log = reopen(&disk.reboot(Unsynced::Lost)).expect("opens");
+    assert_eq!(all(&log), accepted);
+}
+
+#[test]
+fn a_failed_or_short_write_poisons() {
+    for fault in [Fault::Io, Fault::NoSpace, Fault::Short(30)] {
+        let disk = SimDisk::new();
+        let log = options(&disk).create(DIR, b"").expect("creates");
+        append(&log, &Batch::of(&run(1..=2, 1)));
+        disk.fail_nth(Op::Write, 1, fault);
+        let error = log.append(&Batch::of(&run(3..=3, 1))).expect_err("fails");
+        assert!(matches!(error, Error::Io { op: "write to", .. }), "{error}");
+        assert!(matches!(log.append(&Batch::of(&run(3..=3, 1))), Err(Error::Poisoned)));
+        assert_eq!(log.last_index(), 2, "not readable either");
+        drop(log);
+        assert_eq!(reopen(&disk.kill()).expect("opens").last_index(), 2);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_the_roll_and_the_log_goes_on_when_there_is_space_again() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    disk.set_capacity(Some(32_800)); // the first segment and the lock
+    assert!(matches!(log.prepare(), Err(Error::NoSpace { .. })));
+    append(&log, &Batch::of(&large(1..=18, 1, 1000)));
+    let left = log.space_left();
+    assert!(left < 3000, "{left} left");
+    for _ in 0..3 {
+        let refused = log.append(&Batch::of(&large(19..=21, 1, 1000)));
+        assert!(matches!(refused, Err(Error::NoSpace { .. })));
+    }
+    append(&log, &Batch::of(&run(19..=19, 1))); // what fits goes on
+    assert_eq!(log.last_index(), 19);
+    disk.set_capacity(None);
+    append(&log, &Batch::of(&large(20..=21, 1, 1000)));
+    assert_eq!(log.last_index(), 21);
+    let log = reopen(&disk.reboot(Unsynced::Lost)).expect("opens");
+    assert_eq!((log.last_index(), log.recovery().torn.clone()), (21, None));
+}
+
+/// Every call of a script fails once, or from then on: nothing acknowledged is lost, nothing panics.
+#[test]
+fn any_failing_call_loses_nothing_acknowledged() {
+    use crate::crash::Step::{Append, Finish, Idle, Prepare, Release, Sync};
+    let ops = [Op::Write, Op::Sync, Op::SyncDir, Op::Create, Op::Rename, Op::Remove, Op::Read];
+    let mut failed = 0;
+    for op in ops {
+        for nth in 1.. {
+            let fault = if nth % 2 == 0 { Fault::Io } else { Fault::NoSpace };
+            let context = format!("{op:?} number {nth} fails with {fault:?}");
+            let disk = SimDisk::new();
+            let log = options(&disk).create(DIR, b"me").expect("no fault yet");
+            let begun = disk.count(op);
+            disk.fail_nth(op, nth, fault);
+            let mut history = vec![Model { metadata: "me".into(), ..Model::default() }];
+            let mut notes = Vec::new();
+            let mut error = None;
+            for step in workload() {
+                let synced = |notes: &mut Vec<String>, history: &Vec<Model>| {
+                    notes.push(format!("synced {}", history.len() - 1));
+                };
+                let done = match step {
+                    Append(spec) => log.append(&spec.batch()).map(|_| {
+                        let mut model = history.last().expect("has one").clone();
+                        model.apply(&spec);
+                        history.push(model);
+                    }),
+                    Sync => log.sync().map(|()| synced(&mut notes, &history)),
+                    Release(before) => {
+                        history.last_mut().expect("has one").released = before;
+                        log.release(before).map(|_| synced(&mut notes, &history))
+                    }
+                    Prepare => log.prepare().map(drop),
+                    Finish => log.finish_segment().map(drop),
+                    Idle => log.idle().map(drop),
+                };
+                if let Err(e) = done {
+                    error = Some(e);
+                    break;
+                }
+            }
+            drop(log);
+            let hit = disk.count(op) - begun >= nth;
+            let promised = noted(&notes, "synced").unwrap_or(0);
+            let log = reopen(&disk.reboot(Unsynced::Random(nth)))
+                .unwrap_or_else(|e| panic!("{context} ({error:?}): {e}"));
+            let released = history.last().expect("has one").released.max(1);
+            let found = history[promised..]
+                .iter()
+                .any(|model| Model { released, ..model.clone() }.difference(&log).is_none());
+            assert!(found, "{context} ({error:?}): lost or invented");
+            failed += u64::from(hit);
+            if !hit {
+                break;
+            }
+        }
+    }
+    assert!(failed > 60, "only {failed} calls failed");
+}
+
+#[test]
+fn a_failed_sync_while_releasing_or_preparing_poisons_too() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    disk.fail_nth(Op::Sync, 1, Fault::Io);
+    assert!(matches!(log.prepare(), Err(Error::Io { .. })));
+    assert!(matches!(log.append(&Batch::of(&run(1..=1, 1))), Err(Error::Poisoned)));
+
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&large(1..=18, 1, 1000)));
+    append(&log, &Batch::of(&large(19..=30, 1, 1000)));
+    append(&log, &Batch::compact(SnapshotMark::new(20, 1, "")));
+    disk.fail_nth(Op::SyncDir, 1, Fault::Io);
+    assert!(matches!(log.release(21), Err(Error::Io { .. })));
+    assert!(matches!(log.release(21), Err(Error::Poisoned)));
+}

@@ -1,0 +1,205 @@
+//! Many threads on one log: group commit, maintenance, closing.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oarlock_wal::testing::{Event, Fault, Op, SimDisk, Unsynced};
+use oarlock_wal::{Batch, Error, Maintainer, Observer, Wal};
+
+use crate::util::{DIR, append, large, options, reopen, run};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until `done` says so, or fails.
+fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < deadline, "still waiting for {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn callers_that_wait_together_share_a_sync() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let held = disk.hold_syncs();
+    let first = log.append(&Batch::of(&run(1..=1, 1))).expect("appends");
+    let threads: Vec<_> = thread::scope(|scope| {
+        let one = scope.spawn(|| log.wait(first));
+        assert!(held.wait_for(1, LIMIT), "the first one syncs");
+        // The append lock is free while it does.
+        let tickets: Vec<_> = (2..=9)
+            .map(|index| log.append(&Batch::of(&run(index..=index, 1))).expect("appends"))
+            .collect();
+        assert_eq!(log.last_index(), 9);
+        let wait = |ticket| {
+            let log = &log;
+            scope.spawn(move || log.wait(ticket))
+        };
+        let others: Vec<_> = tickets.into_iter().map(wait).collect();
+        drop(held);
+        std::iter::once(one).chain(others).map(|t| t.join().expect("no panic")).collect()
+    });
+    assert!(threads.iter().all(Result::is_ok));
+    let syncs = log.stats().syncs;
+    assert!((2..=3).contains(&syncs), "nine callers, {syncs} syncs");
+    let log = reopen(&disk.reboot(Unsynced::Lost)).expect("opens");
+    assert_eq!(log.last_index(), 9);
+}
+
+/// W1 over the seam: the sync that covers a batch ends before its wait does.
+#[test]
+fn a_wait_ends_after_the_sync_that_covers_it() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    for index in 1..=5 {
+        let ticket = log.append(&Batch::of(&run(index..=index, 1))).expect("appends");
+        disk.note("appended");
+        log.wait(ticket).expect("syncs");
+        disk.note("acknowledged");
+    }
+    let note = |event: &Event, what: &str| matches!(event, Event::Note(note) if note == what);
+    let (mut written, mut synced, mut acknowledged) = (false, false, 0);
+    for event in disk.trace() {
+        match &event {
+            Event::Done { op: Op::Write, .. } => (written, synced) = (true, false),
+            Event::Done { op: Op::Sync, .. } => synced = written,
+            event if note(event, "appended") => assert!(!synced, "an append does not sync"),
+            event if note(event, "acknowledged") => {
+                assert!(synced, "acknowledged before the sync");
+                acknowledged += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(acknowledged, 5);
+}
+
+#[test]
+fn a_failed_sync_wakes_everybody_who_waits() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    disk.fail_nth(Op::Sync, 1, Fault::Io);
+    let held = disk.hold_syncs();
+    let failed = thread::scope(|scope| {
+        let waits: Vec<_> = (1..=4)
+            .map(|index| log.append(&Batch::of(&run(index..=index, 1))).expect("appends"))
+            .map(|ticket| (ticket, log.clone()))
+            .map(|(ticket, log)| scope.spawn(move || log.wait(ticket)))
+            .collect();
+        drop(held);
+        waits.into_iter().map(|t| t.join().expect("no panic")).filter(Result::is_err).count()
+    });
+    assert_eq!(failed, 4);
+}
+
+#[test]
+fn writers_and_readers_do_not_disturb_each_other() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let _maintainer = Maintainer::spawn(&log).expect("starts");
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for index in (1..=300).step_by(3) {
+                let entries = large(index..index + 3, 1, 500);
+                let ticket = log.append(&Batch::of(&entries)).expect("appends");
+                if index % 10 == 0 {
+                    log.wait(ticket).expect("syncs");
+                }
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while log.last_index() < 300 {
+                    let last = log.last_index();
+                    let from = last.saturating_sub(20).max(1);
+                    let read = log.entries(from..last + 1, u64::MAX).expect("is there");
+                    assert!(read.iter().eq(&large(from..last + 1, 1, 500)));
+                    thread::yield_now();
+                }
+            });
+        }
+        writer.join().expect("no panic");
+    });
+    log.close().expect("closes");
+    assert_eq!(reopen(&disk).expect("opens").last_index(), 300);
+}
+
+#[test]
+fn a_maintainer_prepares_marks_when_idle_and_ends_with_its_owner() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let maintainer = Maintainer::spawn(&log).expect("starts");
+    until("two segments ahead", || log.stats().segments == 3);
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    until("the idle mark", || log.stats().marks == 1);
+    let rolled = large(4..=30, 1, 1000);
+    append(&log, &Batch::of(&rolled[..14]));
+    append(&log, &Batch::of(&rolled[14..]));
+    until("the marks of both segments", || log.stats().marks >= 3);
+    assert_eq!(log.stats().foreground_rolls, 0, "a segment was ready");
+    drop(maintainer); // returns once the thread has ended
+    log.close().expect("closes");
+    let log = reopen(&disk).expect("opens");
+    let maintainer = Maintainer::spawn(&log).expect("starts");
+    drop(log); // the maintainer does not keep it open
+    until("the lock", || match reopen(&disk) {
+        Ok(_) => true,
+        Err(Error::Locked { .. }) => false,
+        Err(other) => panic!("{other}"),
+    });
+    drop(maintainer);
+}
+
+#[test]
+fn a_closed_log_refuses_its_other_handles() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let other = log.clone();
+    let ticket = log.append(&Batch::of(&run(1..=1, 1))).expect("appends");
+    log.close().expect("closes");
+    assert!(matches!(other.append(&Batch::of(&run(2..=2, 1))), Err(Error::Closed)));
+    assert!(matches!(other.prepare(), Err(Error::Closed)));
+    other.wait(ticket).expect("closing made it durable");
+    let again = reopen(&disk).expect("the lock is free");
+    assert_eq!((again.last_index(), other.last_index()), (1, 1));
+}
+
+#[test]
+fn dropping_the_last_handle_closes() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let _ = log.append(&Batch::of(&run(1..=1, 1))).expect("appends");
+    drop(log);
+    let log = reopen(&disk.reboot(Unsynced::Lost)).expect("opens");
+    assert_eq!((log.last_index(), log.recovery().rewritten), (1, 0));
+}
+
+#[test]
+fn an_observer_hears_of_syncs_appends_and_rolls() {
+    #[derive(Debug, Default)]
+    struct Counting(parking_lot::Mutex<[u64; 3]>);
+    impl Observer for Counting {
+        fn fsync(&self, _: Duration) {
+            self.0.lock()[0] += 1;
+        }
+        fn append(&self, bytes: u64, _: Duration) {
+            assert!(bytes > 0);
+            self.0.lock()[1] += 1;
+        }
+        fn roll(&self, prepared: bool) {
+            assert!(!prepared);
+            self.0.lock()[2] += 1;
+        }
+    }
+    let disk = SimDisk::new();
+    let counting = Arc::new(Counting::default());
+    let log: Wal = options(&disk).observer(counting.clone()).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&large(1..=15, 1, 1000)));
+    append(&log, &Batch::of(&large(16..=30, 1, 1000)));
+    assert_eq!(*counting.0.lock(), [2, 2, 1]);
+    let stats = log.stats();
+    assert_eq!((stats.syncs, stats.appends, stats.entries, stats.rolls), (2, 2, 30, 1));
+}
