@@ -1,6 +1,6 @@
 //! Why a node cannot start, and what to do about it.
 
-use oarlock_membership::UnreadableChange;
+use oarlock_membership::{PlanError, UnreadableChange};
 
 use super::MetadataError;
 use crate::storage::{LogError, SnapshotError, SnapshotId};
@@ -140,6 +140,9 @@ pub enum BootError {
         /// The member.
         id: u64,
     },
+    /// A rescue is not possible from what is here.
+    #[error("cannot restart as a cluster of one")]
+    Plan(#[from] PlanError),
     /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] LogError),

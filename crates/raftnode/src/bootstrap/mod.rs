@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use oarlock_membership::{Cluster, Member};
+use oarlock_membership::{Cluster, Member, StandalonePlan};
 use raft::eraftpb::HardState;
 
 use crate::storage::{
@@ -25,6 +25,9 @@ mod checks;
 
 mod start;
 
+mod standalone;
+pub use standalone::{Standalone, plan_standalone};
+
 /// How a node begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,7 +36,7 @@ pub enum Boot {
     New {
         /// This member's id, one of `members`.
         id: u64,
-        /// The founding members.
+        /// The founding members and the cluster's id.
         cluster: Cluster,
     },
     /// Join a cluster that has already added this member.
@@ -45,6 +48,9 @@ pub enum Boot {
     },
     /// Go on from what the log holds.
     Restart,
+    /// Go on alone from what the log holds: the others are lost for good. Once; a log that was rescued before restarts
+    /// as it is.
+    Standalone(Standalone),
 }
 
 /// What a node starts from. All of it is durable.
@@ -79,6 +85,8 @@ pub struct Recovered {
     pub window: Window,
     /// How often this member was rescued by a forced standalone restart.
     pub rescue_epoch: u64,
+    /// What a rescue has just done, for whoever wants to tell.
+    pub rescued: Option<StandalonePlan>,
 }
 
 impl Recovered {
@@ -145,6 +153,7 @@ pub fn boot(
         Boot::New { id, cluster } => start::found(store, *id, cluster),
         Boot::Join { id, cluster } => start::join(store, *id, cluster),
         Boot::Restart => start::restart(store, snapshots),
+        Boot::Standalone(rescue) => standalone::rescue(store, snapshots, *rescue),
     }
 }
 

@@ -78,7 +78,9 @@ pub(super) fn restart(
     let state = store.state()?;
     let mut metadata = read_metadata(&state)?;
     let mut recovered = recover(store, snapshots, &state, &metadata)?;
-    if recovered.cluster.is_removed(metadata.id) {
+    // A rescue revives a removed survivor by entries that follow the snapshot.
+    let rescued_since = metadata.rescue_epoch > recovered.cluster.epoch();
+    if recovered.cluster.is_removed(metadata.id) && !rescued_since {
         return Err(BootError::Removed { id: metadata.id });
     }
     metadata.incarnation += 1;
@@ -120,11 +122,14 @@ pub(super) fn recover(
     let mut hard_state = state.hard_state.clone();
     // A commit index alone is not synced, so it may lag behind the snapshot, all of which was committed.
     hard_state.commit = hard_state.commit.max(bounds.snapshot.index);
+    let mut cluster = head
+        .as_ref()
+        .map_or_else(|| Cluster::new(metadata.cluster_id), |head| head.cluster.clone());
+    // A rescue gives a new id, which a snapshot from before does not know.
+    cluster.set_id(metadata.cluster_id);
     Ok(Recovered {
         id: metadata.id,
-        cluster: head
-            .as_ref()
-            .map_or_else(|| Cluster::new(metadata.cluster_id), |head| head.cluster.clone()),
+        cluster,
         contacts: metadata.contacts.clone(),
         snapshot: mark,
         snapshot_len,
@@ -136,6 +141,7 @@ pub(super) fn recover(
         births: head.as_ref().map_or_else(BTreeMap::new, |head| head.births.clone()),
         window: head.as_ref().map_or_else(Window::new, |head| head.window.clone()),
         rescue_epoch: metadata.rescue_epoch,
+        rescued: None,
         head,
     })
 }
@@ -207,5 +213,6 @@ fn fresh(metadata: Metadata) -> Recovered {
         births: BTreeMap::new(),
         window: Window::new(),
         rescue_epoch: metadata.rescue_epoch,
+        rescued: None,
     }
 }

@@ -10,7 +10,7 @@
 //! keeps it.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use oarlock_membership::ProposalId;
+use oarlock_membership::{ChangeError, Cluster, ProposalId};
 use prost::Message as _;
 use raft::eraftpb::Entry;
 
@@ -187,12 +187,36 @@ impl Payload {
         Ok(Self::Attributes { id, update })
     }
 
+    /// Reads an entry's data from a borrowed slice, which it copies.
+    ///
+    /// # Errors
+    /// As for [`decode`](Self::decode).
+    pub fn decode_slice(data: &[u8]) -> Result<Self, HeaderError> {
+        Self::decode(&Bytes::copy_from_slice(data))
+    }
+
     /// Whose proposal it is.
     #[must_use]
     pub const fn id(&self) -> Option<ProposalId> {
         match self {
             Self::Empty => None,
             Self::Application { id, .. } | Self::Attributes { id, .. } => Some(*id),
+        }
+    }
+}
+
+impl AttributeUpdate {
+    /// Does to the applied cluster what this update says. Birth ids are not the cluster's; see
+    /// [`SnapshotHead::births`](crate::SnapshotHead::births).
+    ///
+    /// # Errors
+    /// Why the cluster refuses it; every member comes to the same verdict.
+    pub fn apply_to(&self, cluster: &mut Cluster) -> Result<(), ChangeError> {
+        match self {
+            Self::Publish { member, name, client_urls, .. } => {
+                cluster.update_attributes(*member, name, client_urls)
+            }
+            Self::PeerUrls { member, peer_urls } => cluster.update_peer_urls(*member, peer_urls),
         }
     }
 }

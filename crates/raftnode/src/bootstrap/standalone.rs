@@ -1,0 +1,162 @@
+//! Forced standalone restart: one member goes on alone after the majority was lost for good.
+//!
+//! What etcd does under `--force-new-cluster`, with the differences that
+//! [`StandalonePlan`](oarlock_membership::StandalonePlan) documents.
+
+use oarlock_membership::{Member, StandalonePlan, Survivor, UncommittedTail};
+use raft::eraftpb::{Entry, EntryType, HardState};
+
+use super::start::{read_metadata, recover, restart, write};
+use super::{BootError, Metadata, Recovered};
+use crate::storage::{LogBatch, LogError, LogState, LogStore, SnapshotStore};
+use crate::{Payload, convert};
+
+/// How much of the log is read at a time, in bytes.
+const CHUNK: u64 = 4 << 20;
+
+/// What a forced standalone restart does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standalone {
+    /// What becomes of entries above the commit index. There is no default: keeping may commit what clients were told
+    /// had failed, discarding may lose what they were told had succeeded.
+    pub tail: UncommittedTail,
+    /// Keep the cluster's id, although old members that come back could then talk to the rescued one.
+    pub keep_cluster_id: bool,
+    /// Do it although this log was rescued before. Without it a flag that was left in a unit file changes nothing at
+    /// the next start.
+    pub again: bool,
+}
+
+/// What [`Boot::Standalone`](super::Boot::Standalone) would do, without doing it. `None` if it would do nothing, because
+/// the log was rescued before.
+///
+/// # Errors
+/// As for [`boot`](super::boot); nothing is written.
+pub fn plan_standalone(
+    store: &dyn LogStore,
+    snapshots: &dyn SnapshotStore,
+    rescue: Standalone,
+) -> Result<Option<StandalonePlan>, BootError> {
+    let state = store.state()?;
+    let metadata = read_metadata(&state)?;
+    if metadata.rescue_epoch > 0 && !rescue.again {
+        return Ok(None);
+    }
+    let recovered = recover(store, snapshots, &state, &metadata)?;
+    plan(store, &state, &recovered, rescue).map(Some)
+}
+
+/// Rescues, or restarts if the log was rescued before.
+pub(super) fn rescue(
+    store: &mut dyn LogStore,
+    snapshots: &dyn SnapshotStore,
+    rescue: Standalone,
+) -> Result<Recovered, BootError> {
+    let state = store.state()?;
+    let metadata = read_metadata(&state)?;
+    if metadata.rescue_epoch > 0 && !rescue.again {
+        log::warn!(
+            member:% = format_args!("{:x}", metadata.id), epoch = metadata.rescue_epoch;
+            "this member was rescued before: nothing is forced, it restarts as it is"
+        );
+        return restart(store, snapshots);
+    }
+    let mut recovered = recover(store, snapshots, &state, &metadata)?;
+    let plan = plan(store, &state, &recovered, rescue)?;
+
+    let mut entries: Vec<Entry> = plan.appended.iter().map(convert::planned_entry).collect();
+    let mut hard_state = HardState {
+        term: plan.hard_state.term,
+        vote: plan.hard_state.vote,
+        commit: plan.hard_state.commit,
+        ..HardState::default()
+    };
+    if entries.is_empty() && plan.discarded.is_some() {
+        // A log is only cut off by what replaces its end.
+        hard_state.commit += 1;
+        let (index, term) = (hard_state.commit, hard_state.term);
+        entries.push(convert::entry(index, term, EntryType::EntryNormal, Payload::Empty.encode()));
+    }
+    let metadata = Metadata {
+        cluster_id: plan.cluster_id,
+        incarnation: metadata.incarnation + 1,
+        rescue_epoch: plan.epoch,
+        // The lost majority must not be dialled.
+        contacts: vec![self_among(&recovered)],
+        ..metadata
+    };
+    // One batch: after a crash there is the old member or the rescued one, and nothing in between.
+    let batch = LogBatch {
+        metadata: Some(metadata.encode()),
+        entries: &entries,
+        hard_state: Some(hard_state.clone()),
+        ..LogBatch::default()
+    };
+    write(store, &batch)?;
+    log::warn!(
+        member:% = format_args!("{:x}", plan.id),
+        epoch = plan.epoch,
+        cluster:% = format_args!("{:x}", plan.cluster_id),
+        removed = plan.removed.len(),
+        commit = hard_state.commit;
+        "rescued as a cluster of one: every other member is removed"
+    );
+    recovered.last_index = hard_state.commit;
+    recovered.hard_state = hard_state;
+    recovered.cluster.set_id(plan.cluster_id);
+    recovered.incarnation = metadata.incarnation;
+    recovered.rescue_epoch = metadata.rescue_epoch;
+    recovered.contacts = metadata.contacts;
+    recovered.rescued = Some(plan);
+    Ok(recovered)
+}
+
+fn plan(
+    store: &dyn LogStore,
+    state: &LogState,
+    recovered: &Recovered,
+    rescue: Standalone,
+) -> Result<StandalonePlan, BootError> {
+    let conf = recovered.snapshot.as_ref().map(|mark| &mark.conf_state);
+    let conf = conf.map(convert::conf_state_to_record).unwrap_or_default();
+    let entries = read_all(store, recovered.applied() + 1, state.last_index)?;
+    let survivor = Survivor {
+        member: &self_among(recovered),
+        cluster_id: recovered.cluster.id(),
+        cluster: Some(&recovered.cluster),
+        conf: &conf,
+        snapshot_index: recovered.applied(),
+        snapshot_term: recovered.snapshot_id().map_or(0, |id| id.term),
+        hard_state: oarlock_membership::HardState {
+            term: recovered.hard_state.term,
+            vote: recovered.hard_state.vote,
+            commit: recovered.hard_state.commit,
+        },
+    };
+    let views = entries.iter().map(convert::entry_view);
+    let epoch = recovered.rescue_epoch + 1;
+    let plan = StandalonePlan::new(&survivor, views, rescue.tail, epoch, |cluster, entry| {
+        if let Ok(Payload::Attributes { update, .. }) = Payload::decode_slice(entry.data) {
+            // What the apply loop refuses is refused here.
+            let _ = update.apply_to(cluster);
+        }
+    })?;
+    Ok(if rescue.keep_cluster_id { plan.keep_cluster_id() } else { plan })
+}
+
+/// The member itself, as well as it is known.
+fn self_among(recovered: &Recovered) -> Member {
+    let known = recovered.cluster.member(recovered.id);
+    let known =
+        known.or_else(|| recovered.contacts.iter().find(|member| member.id == recovered.id));
+    known.cloned().unwrap_or_else(|| Member { id: recovered.id, ..Member::default() })
+}
+
+fn read_all(store: &dyn LogStore, first: u64, last: u64) -> Result<Vec<Entry>, LogError> {
+    let reader = store.reader();
+    let mut entries: Vec<Entry> = Vec::new();
+    while first + (entries.len() as u64) <= last {
+        entries.extend(reader.entries(first + entries.len() as u64, last + 1, CHUNK)?);
+    }
+    Ok(entries)
+}
