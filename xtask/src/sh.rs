@@ -4,6 +4,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// What the crates offer to tests, theirs and their users': simulated disks and networks, suites for implementers.
+pub(crate) const TESTING: &str =
+    "oarlock-wal/testing,oarlock-transport/testing,oarlock-raftnode/testing";
+
 /// The root of this workspace.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lives in the workspace").to_owned()

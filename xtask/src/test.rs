@@ -17,7 +17,7 @@ struct Run {
 /// All in the dev profile and one target directory, so that nothing is built twice without a reason.
 const RUNS: &[Run] = &[
     // Unit, doc, integration, compatibility; the cluster tests, the short crash loop and etcdctl are in oarlock-tests.
-    Run { name: "workspace", args: &["--workspace"] },
+    Run { name: "workspace", args: &["--workspace", "--features", sh::TESTING] },
     // The failpoints compile to nothing above.
     Run {
         name: "raftnode, failpoints",
