@@ -39,7 +39,7 @@ pub use waiter::{Abandoned, Pending};
 pub mod core;
 
 mod driver;
-pub use driver::NodeHandle;
+pub use driver::{NodeBuilder, NodeHandle};
 
 pub mod bootstrap;
 

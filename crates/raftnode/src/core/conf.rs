@@ -113,12 +113,6 @@ impl Core {
         self.changes.applied
     }
 
-    /// The birth that a member has published.
-    #[must_use]
-    pub fn birth(&self, member: u64) -> Option<u64> {
-        self.births.get(&member).copied()
-    }
-
     pub(super) fn adopt_snapshot(&mut self, mark: &SnapshotMark, head: SnapshotHead) {
         self.changes.applied = self.changes.applied.max(mark.index);
         self.cluster = Arc::new(head.cluster);

@@ -363,11 +363,27 @@ impl Core {
         (self.raw.raft.raft_log.first_index(), self.raw.raft.raft_log.last_index())
     }
 
-    /// What a leader knows to be durable on `peer`; `None` on others, and for those that are no members.
+    /// What a leader knows to be durable on its peers; empty on others.
     #[must_use]
-    pub fn matched(&self, peer: u64) -> Option<u64> {
+    pub fn matched_peers(&self) -> BTreeMap<u64, u64> {
         let raft = &self.raw.raft;
-        (raft.state == StateRole::Leader).then(|| raft.prs().get(peer).map(|pr| pr.matched))?
+        if raft.state != StateRole::Leader {
+            return BTreeMap::new();
+        }
+        let peers = raft.prs().iter().filter(|(id, _)| **id != raft.id);
+        peers.map(|(id, progress)| (*id, progress.matched)).collect()
+    }
+
+    /// The births that members have published, by member.
+    #[must_use]
+    pub const fn births(&self) -> &BTreeMap<u64, u64> {
+        &self.births
+    }
+
+    /// Whether the oldest write is known to be too old (O12).
+    #[must_use]
+    pub const fn is_write_stalled(&self) -> bool {
+        self.stall.is_stalled()
     }
 
     /// Term, role, leader, commit and applied index.

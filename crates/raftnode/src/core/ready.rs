@@ -46,7 +46,7 @@ impl Core {
         let snapshot = ready.snapshot();
         let install = (!snapshot.is_empty()).then(|| mark_of(snapshot));
         let restore =
-            install.clone().map(|mark| Restore { mark, head: snapshot.data.clone().into() });
+            install.clone().map(|mark| Restore { mark, head: shared(snapshot.data.clone()) });
         let entries = ready.take_entries();
         let hard_state = ready.hs().cloned();
         now.committed = last_index(&committed).max(install.as_ref().map(|mark| mark.index)); // O28
@@ -183,6 +183,11 @@ pub fn should_wait_wal_sync(entries: &[Entry], committed: &[Entry]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Bytes, whichever codec raft-rs has.
+fn shared(data: impl Into<bytes::Bytes>) -> bytes::Bytes {
+    data.into()
 }
 
 fn mark_of(snapshot: &Snapshot) -> SnapshotMark {

@@ -42,16 +42,10 @@ pub(crate) enum Control {
     Failed(Arc<NodeError>),
     /// An own snapshot is durable.
     SnapshotTaken { mark: SnapshotMark, announcement: Bytes },
-    /// An own snapshot was given up.
-    SnapshotFailed,
     /// Sending a snapshot ended (O10, O25).
     SnapshotSent { to: u64, index: u64, ok: bool },
     /// A leader's snapshot is on disk, whole and verified.
-    SnapshotArrived { message: Box<Message>, reply: SyncSender<Result<(), StepError>> },
-    /// Something for this peer was lost.
-    Unreachable(u64),
-    /// A peer refused us.
-    Refused { peer: u64, refusal: Refusal },
+    SnapshotArrived { from: u64, message: Box<Message>, reply: SyncSender<Result<(), StepError>> },
     /// Ask to stop, first handing over leadership until the time given.
     Stop { transfer_until: Option<Instant> },
 }
@@ -59,12 +53,38 @@ pub(crate) enum Control {
 /// What comes from outside. Refused when there is too much of it.
 #[derive(Debug)]
 pub(crate) enum Data {
-    Message { from: u64, message: Box<Message> },
-    Forward { from: u64, forward: Forward },
-    ForwardReply { from: u64, reply: ForwardReply },
-    Propose { proposal: Forward, deadline: Instant },
-    Read { resolver: Resolver<u64, ReadError>, deadline: Instant },
-    Transfer { to: u64, resolver: Resolver<(), TransferError>, deadline: Instant },
+    Message {
+        from: u64,
+        message: Box<Message>,
+    },
+    /// Something for this peer was lost.
+    Unreachable(u64),
+    /// A peer refused us.
+    Refused {
+        peer: u64,
+        refusal: Refusal,
+    },
+    Forward {
+        from: u64,
+        forward: Forward,
+    },
+    ForwardReply {
+        from: u64,
+        reply: ForwardReply,
+    },
+    Propose {
+        proposal: Forward,
+        deadline: Instant,
+    },
+    Read {
+        resolver: Resolver<u64, ReadError>,
+        deadline: Instant,
+    },
+    Transfer {
+        to: u64,
+        resolver: Resolver<(), TransferError>,
+        deadline: Instant,
+    },
     Campaign,
     AdvanceTicks(u32),
     Status(SyncSender<Status>),
@@ -73,7 +93,15 @@ pub(crate) enum Data {
 impl Data {
     /// Whether it comes from a caller on this node, and not from a peer.
     pub(crate) const fn is_request(&self) -> bool {
-        !matches!(self, Self::Message { .. } | Self::Forward { .. } | Self::ForwardReply { .. })
+        matches!(
+            self,
+            Self::Propose { .. }
+                | Self::Read { .. }
+                | Self::Transfer { .. }
+                | Self::Campaign
+                | Self::AdvanceTicks(_)
+                | Self::Status(_)
+        )
     }
 
     /// How much memory it holds, about.
@@ -81,7 +109,12 @@ impl Data {
         const SMALL: usize = 256;
         match self {
             Self::Message { message, .. } => {
-                message.entries.iter().map(|entry| entry.data.len() + SMALL).sum::<usize>() + SMALL
+                message
+                    .entries
+                    .iter()
+                    .map(|entry| super::entry_bytes(entry) as usize)
+                    .sum::<usize>()
+                    + SMALL
             }
             Self::Forward { forward, .. } => forward.data.len() + SMALL,
             Self::Propose { proposal, .. } => proposal.data.len() + SMALL,

@@ -1,9 +1,51 @@
 //! The threads that carry out what the core decides.
+//!
+//! | thread | owns | waits for |
+//! |---|---|---|
+//! | `oarlock-node` | the core | its inbox, until the next tick |
+//! | `oarlock-writer` | the log | jobs of the node thread |
+//! | `oarlock-apply` | the state machine | jobs of the node thread; its answer to a conf change |
+//! | `oarlock-snapshot` | a view, while it is written | the disk |
+//!
+//! The node thread never waits for another of them, so no two can wait for each other. A sole member has no writer
+//! thread: the node thread writes.
 
+use std::any::Any;
+use std::sync::Arc;
+
+use raft::eraftpb::Entry;
+
+use crate::NodeError;
+
+mod apply;
 mod events;
 mod inbox;
+mod node;
+mod outbox;
+mod peers;
+mod requests;
 mod shared;
+mod snapshots;
 mod waiters;
+mod writer;
+
+mod builder;
+pub use builder::NodeBuilder;
 
 mod handle;
 pub use handle::NodeHandle;
+
+/// What a panic said, as an error.
+fn panicked(thread: &'static str, panic: &(dyn Any + Send)) -> Arc<NodeError> {
+    let message = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "something that is no text".to_string());
+    Arc::new(NodeError::Panicked { thread, message })
+}
+
+/// About how much memory an entry holds.
+fn entry_bytes(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + 64
+}

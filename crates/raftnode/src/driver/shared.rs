@@ -1,5 +1,6 @@
 //! What the handle, the threads and the transport's callbacks share.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use oarlock_transport::Transport;
 use parking_lot::{Condvar, Mutex};
 
 use super::inbox::Inbox;
+use crate::bootstrap::Recovered;
 use crate::observer::Counters;
 use crate::{Config, NodeEnd, Observer, SnapshotStore, Status, Vitals};
 
@@ -21,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) observer: Arc<dyn Observer>,
+    /// Bytes that the log holds, as the writer last said.
+    pub(crate) log_bytes: AtomicU64,
     pub(crate) transport: OnceLock<Arc<dyn Transport>>,
     sequence: AtomicU64,
     published: Mutex<Published>,
@@ -30,8 +34,12 @@ pub(crate) struct Shared {
 /// What the node thread publishes, so that nobody has to ask it.
 pub(crate) struct Published {
     pub(crate) vitals: Vitals,
-    pub(crate) first_index: u64,
-    pub(crate) last_index: u64,
+    /// The last index known to be durable here.
+    pub(crate) durable: u64,
+    /// What a leader knows to be durable on its peers.
+    pub(crate) matched: BTreeMap<u64, u64>,
+    /// The births that members have published.
+    pub(crate) births: BTreeMap<u64, u64>,
     pub(crate) cluster: Arc<Cluster>,
     /// The last full status that was asked for.
     pub(crate) status: Status,
@@ -39,23 +47,25 @@ pub(crate) struct Published {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "one call, each argument is a different thing")]
     pub(crate) fn new(
-        id: u64,
         config: Config,
-        incarnation: u64,
-        birth: u64,
+        recovered: &Recovered,
         snapshots: Arc<dyn SnapshotStore>,
         observer: Arc<dyn Observer>,
-        cluster: Arc<Cluster>,
-        vitals: Vitals,
     ) -> Self {
+        let vitals = Vitals {
+            term: recovered.hard_state.term,
+            commit: recovered.hard_state.commit,
+            applied: recovered.applied(),
+            ..Vitals::default()
+        };
         Self {
-            id,
+            id: recovered.id,
             inbox: Inbox::new(config.max_waiting_proposals),
             config,
-            incarnation,
-            birth,
+            incarnation: recovered.incarnation,
+            birth: recovered.birth,
+            log_bytes: AtomicU64::new(0),
             counters: Counters::default(),
             snapshots,
             observer,
@@ -63,9 +73,10 @@ impl Shared {
             sequence: AtomicU64::new(0),
             published: Mutex::new(Published {
                 vitals,
-                first_index: 0,
-                last_index: 0,
-                cluster,
+                durable: recovered.last_index,
+                matched: BTreeMap::new(),
+                births: recovered.births.clone(),
+                cluster: Arc::new(recovered.cluster.clone()),
                 status: Status::default(),
                 end: None,
             }),

@@ -1,0 +1,633 @@
+//! The node thread: takes what arrived, asks the core what to do, and sees to it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use oarlock_membership::Member;
+use oarlock_transport::{Refusal, Transport};
+
+use super::events::{Control, Data};
+use super::outbox::Outbox;
+use super::requests::{Reads, Transfers};
+use super::shared::Shared;
+use super::waiters::WaiterTable;
+use super::writer::{Job, Seat};
+use super::{apply, panicked};
+use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
+use crate::failpoint::fail_point;
+use crate::{
+    Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, TransferError,
+};
+
+/// How long a removed node goes on, so that what it has said, and been told, gets through (etcd waits as long).
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a starting node watches for peers before it gives up on an early election.
+const EARLY_ELECTION: Duration = Duration::from_secs(5);
+/// How often it looks.
+const EARLY_ELECTION_POLL: Duration = Duration::from_millis(50);
+/// How long nothing may happen: the node thread looks around all the same.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The other threads, as the node thread sees them.
+pub(super) struct Threads {
+    pub(super) seat: Seat,
+    pub(super) apply: Sender<apply::Job>,
+    pub(super) apply_done: Receiver<()>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+pub(super) struct Node {
+    core: Core,
+    shared: Arc<Shared>,
+    waiters: Arc<dyn WaiterTable>,
+    out: Outbox,
+    held: Held,
+    threads: Threads,
+    reads: Reads,
+    transfers: Transfers,
+
+    /// Writes under way: number, when, how many bytes.
+    writes: VecDeque<(u64, Instant, u64)>,
+    unsynced: u64,
+    /// Bytes handed over to be applied.
+    unapplied: u64,
+
+    next_tick: Option<Instant>,
+    early_election: Option<Instant>,
+    /// Stop when leadership has been handed over, or at this time.
+    leaving: Option<Instant>,
+    /// Removed: end when everything has left, or at this time.
+    removed_until: Option<Instant>,
+    refused_logged: Option<Instant>,
+    ending: Option<NodeEnd>,
+}
+
+impl Node {
+    pub(super) fn new(
+        core: Core,
+        shared: Arc<Shared>,
+        waiters: Arc<dyn WaiterTable>,
+        transport: Arc<dyn Transport>,
+        threads: Threads,
+        contacts: Vec<Member>,
+    ) -> Self {
+        let now = Instant::now();
+        let interval = shared.config.heartbeat_interval;
+        let mut out = Outbox::new(Arc::clone(&shared), transport);
+        let others = contacts.iter().any(|member| member.id != shared.id);
+        let (own, transport) = (shared.id, Arc::clone(out.transport()));
+        out.known.add(own, &*transport, contacts.into_iter());
+        let mut node = Self {
+            reads: Reads::new(shared.config.max_waiting_proposals),
+            transfers: Transfers::default(),
+            held: Held::default(),
+            writes: VecDeque::new(),
+            unsynced: 0,
+            unapplied: 0,
+            next_tick: (!interval.is_zero()).then_some(now + interval),
+            early_election: (others && shared.config.initial_tick_advance && !interval.is_zero())
+                .then_some(now + EARLY_ELECTION),
+            leaving: None,
+            removed_until: None,
+            refused_logged: None,
+            ending: None,
+            core,
+            shared,
+            waiters,
+            out,
+            threads,
+        };
+        node.follow_members();
+        node
+    }
+
+    /// Until the node ends. A panic, here or in raft-rs, ends the node and not the process.
+    pub(super) fn run(mut self) {
+        let run = std::panic::AssertUnwindSafe(|| self.serve());
+        let end = match std::panic::catch_unwind(run) {
+            Ok(Ok(end)) => end,
+            Ok(Err(error)) => NodeEnd::Failed(Arc::new(error)),
+            Err(panic) => {
+                // raft-rs panics when its storage fails: then that is the reason to give.
+                let storage = self.core.take_storage_error().map(|error| Arc::new(error.into()));
+                NodeEnd::Failed(storage.unwrap_or_else(|| panicked("oarlock-node", &*panic)))
+            }
+        };
+        self.finish(end);
+    }
+
+    fn serve(&mut self) -> Result<NodeEnd, NodeError> {
+        loop {
+            self.poll()?;
+            if let Some(end) = self.ending.take() {
+                return Ok(end);
+            }
+            let (control, data) = self.shared.inbox.take(self.next_wake());
+            for control in control {
+                self.on_control(control)?;
+            }
+            self.on_data(data);
+            self.on_time(Instant::now());
+        }
+    }
+
+    /// Asks the core until it has nothing more to do.
+    fn poll(&mut self) -> Result<(), NodeError> {
+        self.core.set_pressure(self.pressure());
+        while let Some(effects) = self.core.poll_effects()? {
+            self.carry_out(effects)?;
+            self.on_events()?;
+            if self.unapplied > self.shared.config.max_apply_backlog {
+                break; // one at a time until the state machine has caught up; heartbeats go on
+            }
+        }
+        self.on_events()?;
+        self.publish();
+        Ok(())
+    }
+
+    /// The stages of one Ready, in their order.
+    fn carry_out(&mut self, effects: Effects) -> Result<(), NodeError> {
+        let Effects { now, persist, after_persist, apply } = effects;
+        if let Some(role) = now.role {
+            self.role_changed(role); // O1
+        }
+        self.publish(); // O28
+        if let Some(reads) = now.reads {
+            self.reads.confirm(reads.tokens, reads.index);
+            self.answer_reads();
+        }
+        if !now.messages.is_empty() {
+            fail_point!("raftBeforeLeaderSend");
+            self.out.send(now.messages, self.core.cluster()); // O4
+        }
+        self.held.hold(after_persist); // O7
+        if !apply.entries.is_empty() {
+            self.unapplied += apply.entries.iter().map(super::entry_bytes).sum::<u64>();
+            let _ = self.threads.apply.send(apply::Job::Entries(apply.entries)); // if it has gone, it has said why
+        }
+        let number = persist.number;
+        if persist.is_empty() && self.writes.is_empty() {
+            return self.persisted(number);
+        }
+        let bytes = persist.bytes();
+        self.unsynced += bytes;
+        self.writes.push_back((number, Instant::now(), bytes));
+        self.submit(Job::Write(persist))
+    }
+
+    fn submit(&mut self, job: Job) -> Result<(), NodeError> {
+        for report in self.threads.seat.submit(job)? {
+            self.on_control(report)?;
+        }
+        Ok(())
+    }
+
+    /// O16: raft-rs first, then what waited for it.
+    fn persisted(&mut self, number: u64) -> Result<(), NodeError> {
+        while let Some(&(first, _, bytes)) = self.writes.front()
+            && first <= number
+        {
+            self.writes.pop_front();
+            self.unsynced -= bytes;
+        }
+        self.core.handle_persisted(number);
+        self.release();
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        let mut messages = Vec::new();
+        for stage in self.held.release(self.core.acknowledged(), self.core.change_applied()) {
+            if let Some(restore) = stage.restore {
+                let _ = self.threads.apply.send(apply::Job::Restore(restore)); // if it has gone, it has said why
+            }
+            messages.extend(stage.messages);
+        }
+        if !messages.is_empty() {
+            fail_point!("raftBeforeFollowerSend");
+            self.out.send(messages, self.core.cluster());
+        }
+    }
+
+    fn on_control(&mut self, control: Control) -> Result<(), NodeError> {
+        match control {
+            Control::Persisted { number } => self.persisted(number)?,
+            Control::WriteFailed(error) => return Err(error.into()),
+            Control::Applied { index, bytes } => {
+                self.unapplied = self.unapplied.saturating_sub(bytes);
+                self.core.handle_applied(index);
+                self.publish();
+                self.answer_reads();
+            }
+            Control::Restored { mark, head, announcement } => {
+                self.restored(mark, *head, announcement)?;
+            }
+            Control::Change { entry, reply } => {
+                let members = self.core.handle_change_committed(&entry);
+                self.on_events()?; // the transport follows before the state machine is told
+                apply::reply(&reply, members);
+                self.release(); // O7
+            }
+            Control::Attributes { index, id, update, reply } => {
+                let members = self.core.handle_attributes_committed(index, id, &update);
+                self.on_events()?;
+                apply::reply(&reply, members);
+            }
+            Control::SnapshotTaken { mark, announcement } => {
+                self.submit(Job::Mark { mark, announcement })?;
+            }
+            Control::Marked { mark, announcement } => {
+                log::info!(id = self.shared.id, index = mark.index; "took a snapshot");
+                self.core.handle_snapshot_ready(mark.clone(), announcement); // O9
+                self.compact(mark.index)?;
+            }
+            Control::SnapshotSent { to, index, ok } => {
+                self.out.sending.ended(index);
+                self.core.handle_snapshot_sent(to, ok);
+            }
+            Control::SnapshotArrived { from, message, reply } => {
+                let taken = self.core.handle_snapshot(from, *message);
+                let _ = reply.try_send(taken); // it has room, or the transport waits no more
+            }
+            Control::Failed(error) => self.ending = Some(NodeEnd::Failed(error)),
+            Control::Stop { transfer_until } => self.on_stop(transfer_until),
+        }
+        Ok(())
+    }
+
+    fn restored(
+        &mut self,
+        mark: SnapshotMark,
+        head: crate::SnapshotHead,
+        announcement: bytes::Bytes,
+    ) -> Result<(), NodeError> {
+        let index = mark.index;
+        log::info!(id = self.shared.id, index; "installed a snapshot");
+        self.core.handle_restored(mark, head, announcement);
+        self.on_events()?;
+        self.publish();
+        self.answer_reads();
+        self.submit(Job::Release(index + 1))?;
+        self.purge_snapshots(index);
+        Ok(())
+    }
+
+    /// Keeps what followers need to catch up, and everything after the oldest snapshot that is being sent (O26).
+    fn compact(&mut self, snapshot: u64) -> Result<(), NodeError> {
+        let catch_up = snapshot.saturating_sub(self.shared.config.snapshot_catchup_entries);
+        let keep = self.out.sending.oldest().map_or(catch_up, |oldest| catch_up.min(oldest));
+        let (first, _) = self.core.log_bounds();
+        if keep >= first {
+            let compacted = self.core.handle_compact(keep)?;
+            self.submit(Job::Release(compacted + 1))?;
+        }
+        self.purge_snapshots(snapshot);
+        Ok(())
+    }
+
+    fn purge_snapshots(&self, keep_from: u64) {
+        let keep_from = self.out.sending.oldest().map_or(keep_from, |oldest| oldest.min(keep_from));
+        if let Err(error) = self.shared.snapshots.purge(keep_from) {
+            log::warn!(id = self.shared.id, error:%; "old snapshots could not be removed");
+        }
+    }
+
+    fn on_data(&mut self, data: VecDeque<Data>) {
+        let now = Instant::now();
+        let mut proposals = Vec::new();
+        for data in data {
+            match data {
+                Data::Propose { proposal, deadline } => {
+                    self.shared.counters.proposals.add(1);
+                    if deadline <= now {
+                        self.refuse(proposal.id, self.not_handed_on());
+                    } else {
+                        proposals.push(proposal);
+                    }
+                }
+                Data::Message { from, message } => {
+                    if let Err(error) = self.core.handle_message(from, *message) {
+                        self.message_refused(from, &error);
+                    }
+                }
+                Data::Forward { from, forward } => self.core.handle_forward(from, forward),
+                Data::ForwardReply { from, reply } => self.core.handle_forward_reply(from, &reply),
+                Data::Read { resolver, deadline } => {
+                    if let Some(token) = self.reads.take(resolver, deadline) {
+                        self.core.handle_read(token);
+                    }
+                }
+                Data::Transfer { to, resolver, deadline } => match self.core.handle_transfer(to) {
+                    Ok(()) if to == self.shared.id => resolver.resolve(Ok(())),
+                    Ok(()) => self.transfers.take(to, resolver, deadline),
+                    Err(error) => resolver.resolve(Err(error)),
+                },
+                Data::Unreachable(peer) => self.core.handle_unreachable(peer),
+                Data::Refused { peer, refusal } => self.on_refusal(peer, &refusal),
+                Data::Campaign => self.core.handle_campaign(),
+                Data::AdvanceTicks(ticks) => self.core.advance_ticks(ticks),
+                Data::Status(reply) => {
+                    let mut status = self.core.status();
+                    status.log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
+                    status.stats = self.shared.counters.stats();
+                    self.shared.publish(|published| published.status = status.clone());
+                    let _ = reply.try_send(status); // it has room, or nobody waits any more
+                }
+            }
+        }
+        self.core.handle_propose(proposals);
+    }
+
+    fn message_refused(&mut self, from: u64, error: &StepError) {
+        match error {
+            StepError::Refused(refused) => {
+                self.shared.counters.messages_refused.add(1);
+                let now = Instant::now();
+                let due =
+                    self.refused_logged.is_none_or(|last| now - last > Duration::from_secs(60));
+                if refused.is_fault() && due {
+                    self.refused_logged = Some(now);
+                    log::warn!(id = self.shared.id, from, refused:%; "refused a peer's message");
+                }
+            }
+            StepError::Shed => self.shared.counters.messages_shed.add(1),
+            StepError::Inert | StepError::Raft(_) | StepError::Stale => {
+                log::trace!(id = self.shared.id, from, error:%; "a message had no use");
+            }
+        }
+    }
+
+    /// Only a current member of our own cluster can tell us that we were removed (O19).
+    fn on_refusal(&mut self, peer: u64, refusal: &Refusal) {
+        if matches!(refusal, Refusal::Removed)
+            && self.core.cluster().member(peer).is_some()
+            && self.removed_until.is_none()
+        {
+            log::warn!(id = self.shared.id, peer; "a member says that this one was removed from the cluster");
+            self.ending = Some(NodeEnd::Removed);
+        }
+    }
+
+    fn on_events(&mut self) -> Result<(), NodeError> {
+        while let Some(event) = self.core.poll_event() {
+            match event {
+                Event::Refused { id, error } => self.refuse(id, error),
+                Event::Forward { to, forward } => self.out.forward(to, &forward),
+                Event::ForwardReply { to, reply } => self.out.forward_reply(to, &reply),
+                Event::Members { id, result } => self.waiters.members(id, result),
+                Event::MembersChanged => self.members_changed()?,
+                Event::SnapshotWanted(wish) => {
+                    log::info!(id = self.shared.id, to = wish.to; "a follower needs a newer snapshot");
+                    let _ = self.threads.apply.send(apply::Job::Snapshot); // if it has gone, it has said why
+                }
+                Event::Quarantined(quarantine) => {
+                    log::error!(
+                        id = self.shared.id, commit = quarantine.commit, last_index = quarantine.last_index;
+                        "this log is shorter than what it acknowledged; it takes no part any more: remove this \
+                         member and add it as a new one"
+                    );
+                    self.core.refuse_waiting(&ProposeError::Quarantined);
+                    self.reads.refuse_all(&ReadError::Quarantined);
+                }
+                Event::Removed => {
+                    log::warn!(id = self.shared.id; "this member was removed from the cluster");
+                    self.removed_until = Some(Instant::now() + LINGER);
+                    self.core.refuse_waiting(&ProposeError::NotMember);
+                }
+                Event::Disagreement { index, reason } => {
+                    return Err(NodeError::Disagreement { index, reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, id: oarlock_membership::ProposalId, error: ProposeError) {
+        self.shared.counters.proposals_failed.add(1);
+        self.waiters.refuse(id, error);
+    }
+
+    fn members_changed(&mut self) -> Result<(), NodeError> {
+        self.follow_members();
+        let cluster = Arc::clone(self.core.cluster());
+        self.shared.observer.members_changed(&cluster);
+        if !self.core.is_alone() && self.core.configuration().contains(self.shared.id) {
+            // Heartbeats must not wait for the disk from now on (O12).
+            self.threads.seat.move_to_thread().map_err(|source| {
+                NodeError::Log(LogError::Io { op: "start the writer thread", source })
+            })?;
+        }
+        Ok(())
+    }
+
+    fn follow_members(&mut self) {
+        let cluster = Arc::clone(self.core.cluster());
+        let configuration = self.core.configuration();
+        let transport = Arc::clone(self.out.transport());
+        let needed = |id| configuration.contains(id);
+        self.out.known.follow(self.shared.id, &*transport, &cluster, &needed);
+        let births = self.core.births().clone();
+        self.shared.publish(|published| {
+            published.cluster = cluster;
+            published.births = births;
+        });
+    }
+
+    fn role_changed(&mut self, change: RoleChange) {
+        let RoleChange { vitals, new_leader } = change;
+        if new_leader {
+            self.shared.counters.leader_changes.add(1);
+        }
+        self.out.heartbeats.reset();
+        let (id, term, leader) = (self.shared.id, vitals.term, vitals.leader);
+        log::info!(id, term, leader, role:? = vitals.role; "role changed");
+        self.shared.publish(|published| published.vitals = vitals);
+        self.shared.observer.role_changed(&vitals);
+        self.transfers.leader(leader);
+    }
+
+    fn answer_reads(&mut self) {
+        let answered = self.reads.answer(self.core.applied());
+        self.shared.counters.reads.add(answered);
+    }
+
+    fn publish(&self) {
+        let vitals = self.core.vitals();
+        let durable = self.core.durable_index();
+        let matched = self.core.matched_peers();
+        self.shared.publish(|published| {
+            published.vitals = vitals;
+            published.durable = durable;
+            published.matched = matched;
+        });
+    }
+
+    fn pressure(&self) -> Option<Busy> {
+        let config = &self.shared.config;
+        if self.unapplied > config.max_apply_backlog {
+            Some(Busy::ApplyLag)
+        } else if self.unsynced > config.max_unsynced_bytes {
+            Some(Busy::Unsynced)
+        } else {
+            None
+        }
+    }
+
+    fn not_handed_on(&self) -> ProposeError {
+        if self.core.vitals().leader == 0 {
+            ProposeError::NoLeader
+        } else {
+            ProposeError::Busy(Busy::Requests)
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let now = Instant::now();
+        let stall =
+            self.writes.front().map(|(_, at, _)| *at + self.shared.config.election_timeout());
+        [
+            self.next_tick,
+            self.waiters.next_deadline(),
+            self.reads.next_deadline(now),
+            self.transfers.next_deadline(),
+            self.early_election.map(|_| now + EARLY_ELECTION_POLL),
+            self.leaving,
+            self.removed_until.map(|_| now + EARLY_ELECTION_POLL),
+            stall.filter(|at| *at > now && self.next_tick.is_some()),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(now + IDLE, Instant::min)
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        self.on_tick(now);
+        self.watch_disk(now);
+        for id in self.waiters.expired(now) {
+            let handed_on = ProposeError::OutcomeUnknown(crate::Unknown::Deadline);
+            let error = if self.core.cancel(id) { self.not_handed_on() } else { handed_on };
+            self.refuse(id, error);
+        }
+        let error =
+            if self.core.vitals().leader == 0 { ReadError::NoLeader } else { ReadError::TimedOut };
+        let expired = self.reads.expire(now, &error);
+        if !expired.is_empty() {
+            self.shared.counters.reads_failed.add(expired.len() as u64);
+            self.core.cancel_reads(&|token| expired.contains(&token));
+        }
+        self.transfers.expire(now);
+        self.hasten_election(now);
+        if let Some(until) = self.leaving
+            && (now >= until || self.core.vitals().role != Role::Leader)
+        {
+            self.ending = Some(NodeEnd::Stopped);
+        }
+        if let Some(until) = self.removed_until
+            && (now >= until
+                || (self.writes.is_empty() && self.held.is_empty() && now + LINGER / 2 >= until))
+        {
+            self.ending = Some(NodeEnd::Removed);
+        }
+    }
+
+    /// The tick waits for nothing (O12). Of several that are due at once, two are made up for.
+    fn on_tick(&mut self, now: Instant) {
+        let Some(due) = self.next_tick.filter(|due| *due <= now) else { return };
+        let interval = self.shared.config.heartbeat_interval;
+        let missed =
+            u32::try_from((now - due).as_nanos() / interval.as_nanos()).unwrap_or(u32::MAX);
+        self.core.advance_ticks(1 + missed.min(1));
+        self.shared.counters.ticks_skipped.add(u64::from(missed.saturating_sub(1)));
+        self.next_tick =
+            Some(if missed > 1 { now + interval } else { due + interval * (1 + missed) });
+    }
+
+    /// A write older than an election timeout (O12).
+    fn watch_disk(&mut self, now: Instant) {
+        let timeout = self.shared.config.election_timeout();
+        let stalled = !timeout.is_zero()
+            && self
+                .writes
+                .front()
+                .is_some_and(|(_, at, _)| now.saturating_duration_since(*at) > timeout);
+        if stalled != self.core.is_write_stalled() {
+            if stalled {
+                self.shared.counters.disk_stalls.add(1);
+                log::warn!(id = self.shared.id, timeout:?; "the disk has not answered for an election timeout");
+            }
+            self.core.handle_write_stall(stalled);
+        }
+    }
+
+    /// Once a majority is connected, an election need not wait for long; two ticks are left, for the heartbeat of a
+    /// leader that there may be (etcd #9333).
+    fn hasten_election(&mut self, now: Instant) {
+        let Some(until) = self.early_election else { return };
+        if now >= until || self.core.vitals().leader != 0 {
+            self.early_election = None;
+            return;
+        }
+        let cluster = self.core.cluster();
+        let voters = cluster.voters().count();
+        let transport = self.out.transport();
+        let connected =
+            cluster.voters().filter(|voter| transport.active_since(voter.id).is_some()).count();
+        if voters > 1 && (connected + 1) * 2 > voters {
+            self.early_election = None;
+            self.core.advance_ticks(self.shared.config.election_ticks - 2);
+        }
+    }
+
+    fn on_stop(&mut self, transfer_until: Option<Instant>) {
+        let successor = self.core.successor();
+        match (transfer_until, successor) {
+            (Some(until), Some(to)) if self.core.handle_transfer(to).is_ok() => {
+                log::info!(id = self.shared.id, to; "handing over leadership before stopping");
+                self.leaving = Some(until);
+            }
+            _ => self.ending = Some(NodeEnd::Stopped),
+        }
+    }
+
+    /// O14: stop accepting, finish the write in hand, stop the transport, close the log; each within bounds.
+    fn finish(mut self, end: NodeEnd) {
+        let timeout = self.shared.config.stop_timeout;
+        let id = self.shared.id;
+        for data in self.shared.inbox.close() {
+            match data {
+                Data::Propose { proposal, .. } => self.refuse(proposal.id, ProposeError::Stopped),
+                Data::Transfer { resolver, .. } => resolver.resolve(Err(TransferError::Stopped)),
+                _ => {} // reads say "stopped" when they are dropped, and messages may be lost
+            }
+        }
+        self.core.refuse_waiting(&ProposeError::Stopped);
+        while let Some(event) = self.core.poll_event() {
+            if let Event::Refused { id, error } = event {
+                self.refuse(id, error);
+            }
+        }
+        self.threads.stop.store(true, Ordering::Relaxed);
+        let written = self.threads.seat.drain(timeout);
+        self.out.transport().stop();
+        self.shared.inbox.gone(); // and with it every question of the apply thread
+        drop(self.threads.apply);
+        let applied =
+            self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
+        let closed = self.threads.seat.close(timeout);
+        if !(written && applied && closed) {
+            log::warn!(id, written, applied, closed; "a thread did not end in time; it is left behind");
+        }
+        self.reads.refuse_all(&ReadError::Stopped);
+        self.waiters.close();
+        match &end {
+            NodeEnd::Failed(error) => log::error!(id, error:%; "the node has failed"),
+            NodeEnd::Stopped | NodeEnd::Removed => log::info!(id, end:?; "the node has ended"),
+        }
+        self.shared.observer.ended(&end);
+        self.shared.publish(|published| published.end = Some(end));
+    }
+}

@@ -1,0 +1,273 @@
+//! The transport's callbacks, and the transport's view of the members.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use oarlock_membership::{Cluster, Member};
+use oarlock_transport::{FrameFault, Handler, Lane, PeerInfo, Refusal, Transport};
+use raft::eraftpb::Message;
+
+use super::events::{Control, Data};
+use super::shared::Shared;
+use super::snapshots;
+use crate::core::StepError;
+use crate::wire::{self, Hello, Inbound};
+
+/// Answers a transport's queries of kinds that this crate does not know; see
+/// [`NodeBuilder::queries`](crate::NodeBuilder::queries).
+pub(super) type Queries = Arc<dyn Fn(&str, Bytes) -> Option<Bytes> + Send + Sync>;
+
+/// What arrives from peers. Called on the transport's threads; nothing here waits, except for a snapshot to be taken.
+pub(super) struct PeerHandler {
+    shared: Arc<Shared>,
+    queries: Option<Queries>,
+    receiving: AtomicBool,
+}
+
+impl PeerHandler {
+    pub(super) fn new(shared: Arc<Shared>, queries: Option<Queries>) -> Self {
+        Self { shared, queries, receiving: AtomicBool::new(false) }
+    }
+
+    fn receive_one(
+        &self,
+        from: u64,
+        message: Message,
+        len: u64,
+        content: &mut dyn Read,
+    ) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        let index = message.get_snapshot().get_metadata().index;
+        let (commit, cluster) =
+            shared.read(|published| (published.vitals.commit, Arc::clone(&published.cluster)));
+        if cluster.is_removed(from) {
+            return Err(Refusal::Removed);
+        }
+        if index <= commit {
+            return Err(Refusal::rejected(format!(
+                "snapshot {index} is not ahead of commit {commit}"
+            )));
+        }
+        log::info!(id = shared.id, from, index, bytes = len; "receiving a snapshot");
+        snapshots::store(&*shared.snapshots, &message, len, content).map_err(Refusal::rejected)?;
+        let (reply, answer) = sync_channel(1);
+        let message = Box::new(message);
+        shared.inbox.control(Control::SnapshotArrived { from, message, reply });
+        match answer.recv_timeout(shared.config.stop_timeout) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(StepError::Stale)) => Ok(()), // it is not needed: the log is that far
+            Ok(Err(error)) => Err(Refusal::rejected(error.to_string())),
+            Err(_) => Err(Refusal::Stopping),
+        }
+    }
+}
+
+impl Handler for PeerHandler {
+    fn hello(&self, _peer: u64) -> Bytes {
+        let shared = &self.shared;
+        let (term, last_index, cluster) = shared.read(|published| {
+            (published.vitals.term, published.durable, Arc::clone(&published.cluster))
+        });
+        let peer_urls = cluster.member(shared.id).map(|own| own.peer_urls.clone());
+        Hello { birth: shared.birth, last_index, term, peer_urls: peer_urls.unwrap_or_default() }
+            .encode()
+    }
+
+    fn admit(&self, peer: &PeerInfo) -> Result<(), Refusal> {
+        let hello = Hello::decode(peer.hello.clone())
+            .map_err(|error| Refusal::Protocol { reason: error.to_string() })?;
+        let (cluster, birth, matched) = self.shared.read(|published| {
+            let birth = published.births.get(&peer.id).copied();
+            let matched = published.matched.get(&peer.id).copied();
+            (Arc::clone(&published.cluster), birth, matched)
+        });
+        if cluster.is_removed(peer.id) {
+            return Err(Refusal::Removed);
+        }
+        let way_out = "remove this member and add it as a new one, with an empty data directory";
+        if birth.is_some_and(|birth| hello.birth != 0 && hello.birth != birth) {
+            return Err(Refusal::rejected(format!(
+                "the data directory is not the one that was started: {way_out}"
+            )));
+        }
+        let transport = self.shared.transport.get();
+        let connected =
+            transport.is_some_and(|transport| transport.active_since(peer.id).is_some());
+        // While it is connected elsewhere, what it holds grows faster than its hello can say.
+        if let (Some(matched), false) = (matched, connected)
+            && hello.last_index < matched
+        {
+            let last = hello.last_index;
+            return Err(Refusal::rejected(format!(
+                "the log ends at {last}, it had acknowledged {matched}: {way_out}"
+            )));
+        }
+        if let Some(transport) = transport
+            && cluster.member(peer.id).is_none()
+            && !peer.urls.is_empty()
+            && let Err(error) = transport.add_peer(peer.id, &peer.urls)
+        {
+            // A member that lags behind must be able to answer a leader that it has not yet heard of.
+            log::debug!(id = self.shared.id, peer = peer.id, error:%; "a peer's URLs cannot be used");
+        }
+        Ok(())
+    }
+
+    fn receive(
+        &self,
+        from: u64,
+        _lane: Lane,
+        head: Bytes,
+        payloads: Vec<Bytes>,
+    ) -> Result<(), FrameFault> {
+        let inbound = wire::decode(head, payloads)
+            .map_err(|error| FrameFault::Undecodable { reason: error.to_string() })?;
+        let data = match inbound {
+            Inbound::Raft(message) => Data::Message { from, message: Box::new(message) },
+            Inbound::Forward(forward) => Data::Forward { from, forward },
+            Inbound::ForwardReply(reply) => Data::ForwardReply { from, reply },
+        };
+        if self.shared.inbox.data(data).is_err() {
+            self.shared.counters.messages_shed.add(1); // as a network loses it
+        }
+        Ok(())
+    }
+
+    fn receive_snapshot(
+        &self,
+        from: u64,
+        head: Bytes,
+        len: u64,
+        content: &mut dyn Read,
+    ) -> Result<(), Refusal> {
+        let message = wire::decode_snapshot(head)
+            .map_err(|error| Refusal::Protocol { reason: error.to_string() })?;
+        if self.receiving.swap(true, Ordering::AcqRel) {
+            return Err(Refusal::Busy); // one at a time
+        }
+        let outcome = self.receive_one(from, message, len, content);
+        self.receiving.store(false, Ordering::Release);
+        outcome
+    }
+
+    fn unreachable(&self, peer: u64) {
+        let _ = self.shared.inbox.data(Data::Unreachable(peer)); // it will be said again
+    }
+
+    fn refused(&self, peer: u64, refusal: &Refusal) {
+        let _ = self.shared.inbox.data(Data::Refused { peer, refusal: refusal.clone() }); // likewise
+    }
+
+    fn members(&self) -> Option<Bytes> {
+        let cluster = self.shared.cluster();
+        (cluster.members().len() > 0).then(|| cluster.encode().into())
+    }
+
+    fn query(&self, kind: &str, payload: Bytes) -> Option<Bytes> {
+        if kind == oarlock_transport::QUERY_MEMBERS {
+            return self.members();
+        }
+        self.queries.as_ref().and_then(|queries| queries(kind, payload))
+    }
+}
+
+/// Which peers the transport knows, by what URLs.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    peers: BTreeMap<u64, Vec<String>>,
+}
+
+impl Known {
+    /// Lets the transport know these members, whatever else it knows.
+    pub(super) fn add(
+        &mut self,
+        own: u64,
+        transport: &dyn Transport,
+        members: impl Iterator<Item = Member>,
+    ) {
+        for member in members.filter(|member| member.id != own && !member.peer_urls.is_empty()) {
+            let urls = member.peer_urls;
+            if self.peers.get(&member.id) == Some(&urls) {
+                continue;
+            }
+            match transport.add_peer(member.id, &urls) {
+                Ok(()) => {
+                    self.peers.insert(member.id, urls);
+                }
+                Err(error) => {
+                    log::warn!(id = own, peer = member.id, error:%; "a member cannot be reached by these URLs");
+                }
+            }
+        }
+    }
+
+    /// Lets the transport follow the members. One that was removed stays while raft's configuration still needs it,
+    /// which a joint one does until it is left.
+    pub(super) fn follow(
+        &mut self,
+        own: u64,
+        transport: &dyn Transport,
+        cluster: &Cluster,
+        in_configuration: &dyn Fn(u64) -> bool,
+    ) {
+        self.add(own, transport, cluster.members().cloned());
+        self.peers.retain(|id, _| {
+            let keep = !cluster.is_removed(*id) || in_configuration(*id);
+            if !keep {
+                transport.remove_peer(*id);
+            }
+            keep
+        });
+    }
+}
+
+/// Tells whether heartbeats leave on time (O11).
+#[derive(Debug, Default)]
+pub(super) struct Heartbeats {
+    last: BTreeMap<u64, Instant>,
+}
+
+impl Heartbeats {
+    /// After a change of role the clock begins anew.
+    pub(super) fn reset(&mut self) {
+        self.last.clear();
+    }
+
+    /// A heartbeat leaves now; by how much it is later than `expected` after the last one.
+    pub(super) fn observe(
+        &mut self,
+        to: u64,
+        now: Instant,
+        expected: Duration,
+    ) -> Option<Duration> {
+        let last = self.last.insert(to, now)?;
+        (now - last).checked_sub(expected).filter(|late| !late.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_heartbeat_is_noticed_unless_the_role_changed() {
+        let (start, expected) = (Instant::now(), Duration::from_millis(200));
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut heartbeats = Heartbeats::default();
+        assert_eq!(heartbeats.observe(2, at(0), expected), None, "the first is never late");
+        assert_eq!(heartbeats.observe(2, at(200), expected), None);
+        assert_eq!(
+            heartbeats.observe(3, at(900), expected),
+            None,
+            "each peer has a clock of its own"
+        );
+        assert_eq!(heartbeats.observe(2, at(900), expected), Some(Duration::from_millis(500)));
+        heartbeats.reset();
+        assert_eq!(heartbeats.observe(2, at(9000), expected), None);
+    }
+}

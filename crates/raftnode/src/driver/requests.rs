@@ -1,0 +1,131 @@
+//! What callers wait for at the node thread: reads and transfers of leadership.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::waiter::Resolver;
+use crate::{Busy, ReadError, TransferError};
+
+/// How exactly deadlines of reads are kept.
+const GRAIN: Duration = Duration::from_millis(50);
+
+/// Reads, from the request until this node has applied their index (O24).
+#[derive(Debug)]
+pub(super) struct Reads {
+    max: usize,
+    next: u64,
+    waiting: BTreeMap<u64, (Resolver<u64, ReadError>, Instant)>,
+    /// Confirmed, by the index that must be applied.
+    confirmed: BTreeMap<u64, Vec<u64>>,
+}
+
+impl Reads {
+    pub(super) const fn new(max: usize) -> Self {
+        Self { max, next: 0, waiting: BTreeMap::new(), confirmed: BTreeMap::new() }
+    }
+
+    /// Takes a read and gives it a number, unless there are too many.
+    pub(super) fn take(
+        &mut self,
+        resolver: Resolver<u64, ReadError>,
+        deadline: Instant,
+    ) -> Option<u64> {
+        if self.waiting.len() >= self.max {
+            resolver.resolve(Err(ReadError::Busy(Busy::Requests)));
+            return None;
+        }
+        self.next += 1;
+        self.waiting.insert(self.next, (resolver, deadline));
+        Some(self.next)
+    }
+
+    pub(super) fn confirm(&mut self, tokens: Vec<u64>, index: u64) {
+        self.confirmed.entry(index).or_default().extend(tokens);
+    }
+
+    /// Answers what `applied` is far enough for; how many.
+    pub(super) fn answer(&mut self, applied: u64) -> u64 {
+        let mut answered = 0;
+        while let Some(first) = self.confirmed.first_entry()
+            && *first.key() <= applied
+        {
+            let (index, tokens) = first.remove_entry();
+            for token in tokens {
+                if let Some((resolver, _)) = self.waiting.remove(&token) {
+                    resolver.resolve(Ok(index));
+                    answered += 1;
+                }
+            }
+        }
+        answered
+    }
+
+    /// Ends the reads whose deadline has passed, and says which they were.
+    pub(super) fn expire(&mut self, now: Instant, error: &ReadError) -> Vec<u64> {
+        let late =
+            |(token, (_, deadline)): (&u64, &(_, Instant))| (*deadline <= now).then_some(*token);
+        let expired: Vec<u64> = self.waiting.iter().filter_map(late).collect();
+        for token in &expired {
+            if let Some((resolver, _)) = self.waiting.remove(token) {
+                resolver.resolve(Err(error.clone()));
+            }
+        }
+        for tokens in self.confirmed.values_mut() {
+            tokens.retain(|token| !expired.contains(token));
+        }
+        expired
+    }
+
+    /// When to look at deadlines again.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        (!self.waiting.is_empty()).then_some(now + GRAIN)
+    }
+
+    pub(super) fn refuse_all(&mut self, error: &ReadError) {
+        for (resolver, _) in std::mem::take(&mut self.waiting).into_values() {
+            resolver.resolve(Err(error.clone()));
+        }
+    }
+}
+
+/// Transfers of leadership that were begun.
+#[derive(Debug, Default)]
+pub(super) struct Transfers {
+    waiting: Vec<(u64, Resolver<(), TransferError>, Instant)>,
+}
+
+impl Transfers {
+    pub(super) fn take(
+        &mut self,
+        to: u64,
+        resolver: Resolver<(), TransferError>,
+        deadline: Instant,
+    ) {
+        self.waiting.push((to, resolver, deadline));
+    }
+
+    /// This node sees a leader.
+    pub(super) fn leader(&mut self, leader: u64) {
+        let (done, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(to, ..)| *to == leader);
+        self.waiting = waiting;
+        let done: Vec<(u64, Resolver<(), TransferError>, Instant)> = done;
+        for (_, resolver, _) in done {
+            resolver.resolve(Ok(()));
+        }
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        let (late, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(.., at)| *at <= now);
+        self.waiting = waiting;
+        let late: Vec<(u64, Resolver<(), TransferError>, Instant)> = late;
+        for (_, resolver, _) in late {
+            resolver.resolve(Err(TransferError::TimedOut));
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.waiting.iter().map(|(.., at)| *at).min()
+    }
+}

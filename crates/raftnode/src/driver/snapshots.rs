@@ -1,0 +1,218 @@
+//! Snapshots: written beside apply, streamed to followers, received from a leader.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use oarlock_transport::Transport;
+use raft::eraftpb::Message;
+
+use super::events::Control;
+use super::shared::Shared;
+use crate::snapshot_head::{SnapshotHead, SnapshotHeadError};
+use crate::{
+    NodeError, SnapshotError, SnapshotId, SnapshotStore, SnapshotView, StateMachine, wire,
+};
+
+/// Snapshots under way at a time (O10), as in etcd.
+const MAX_IN_FLIGHT: usize = 16;
+
+/// Gives a stored snapshot to a state machine: the head is checked first, then the machine reads the rest to its end.
+pub(super) fn restore<S: StateMachine>(
+    store: &dyn SnapshotStore,
+    id: SnapshotId,
+    machine: &mut S,
+) -> Result<SnapshotHead, NodeError> {
+    let index = id.index;
+    let mut source = store.open(id)?;
+    let bad =
+        |error: SnapshotHeadError| NodeError::BadSnapshot { index, reason: error.to_string() };
+    let head = SnapshotHead::read_from(&mut source.content).map_err(bad)?;
+    if head.id() != id {
+        let reason = format!("it says that it is {}", head.id());
+        return Err(NodeError::BadSnapshot { index, reason });
+    }
+    machine
+        .restore(id, &mut source.content)
+        .map_err(|source| NodeError::Restore { index, source })?;
+    Ok(head)
+}
+
+/// Writes a snapshot of the own state on a thread of its own, and reports how that ended.
+pub(super) fn write(
+    shared: &Arc<Shared>,
+    head: SnapshotHead,
+    mut view: Box<dyn SnapshotView>,
+    writing: &Arc<AtomicBool>,
+) {
+    let worker = Arc::clone(shared);
+    let done = Writing(Arc::clone(writing));
+    let spawned = thread::Builder::new().name("oarlock-snapshot".into()).spawn(move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            write_file(&*worker.snapshots, &head, &mut *view)
+        }));
+        drop(view);
+        drop(done);
+        match outcome {
+            Ok(Ok(len)) => {
+                let announcement = head.announce(len);
+                worker.counters.snapshots_taken.add(1);
+                worker.inbox.control(Control::SnapshotTaken { mark: head.mark, announcement });
+            }
+            Ok(Err(error)) => {
+                // The log keeps what the snapshot would have covered; the next one may succeed.
+                log::warn!(id = worker.id, index = head.mark.index, error:%; "a snapshot could not be written");
+                worker.counters.snapshots_failed.add(1);
+            }
+            Err(panic) => {
+                let error = super::panicked("oarlock-snapshot", &*panic);
+                worker.inbox.control(Control::Failed(error));
+            }
+        }
+    });
+    if let Err(error) = spawned {
+        log::warn!(id = shared.id, error:%; "no thread to write a snapshot on");
+        shared.counters.snapshots_failed.add(1);
+    }
+}
+
+struct Writing(Arc<AtomicBool>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+fn write_file(
+    store: &dyn SnapshotStore,
+    head: &SnapshotHead,
+    view: &mut dyn SnapshotView,
+) -> Result<u64, SnapshotError> {
+    let wrap = |source| SnapshotError::Io { op: "write a snapshot", source };
+    let mut sink = store.create(head.id())?;
+    {
+        let mut buffered = BufWriter::with_capacity(1 << 16, &mut sink);
+        head.write_to(&mut buffered).map_err(wrap)?;
+        view.write_to(&mut buffered).map_err(wrap)?;
+        buffered.flush().map_err(wrap)?;
+    }
+    sink.commit()
+}
+
+/// The snapshots that are being sent.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// How many of each index.
+    indexes: BTreeMap<u64, usize>,
+}
+
+impl Sending {
+    /// The oldest: nothing after it may be released (O26).
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.indexes.keys().next().copied()
+    }
+
+    pub(super) fn ended(&mut self, index: u64) {
+        if let Some(count) = self.indexes.get_mut(&index) {
+            *count -= 1;
+            if *count == 0 {
+                self.indexes.remove(&index);
+            }
+        }
+    }
+
+    /// Starts to send what raft-rs wants sent. The outcome comes as [`Control::SnapshotSent`], always, also when it is
+    /// not sent at all (O10): raft-rs stops replicating to the follower until it hears of it.
+    pub(super) fn send(
+        &mut self,
+        shared: &Arc<Shared>,
+        transport: &dyn Transport,
+        message: &Message,
+    ) {
+        let to = message.to;
+        let index = message.get_snapshot().get_metadata().index;
+        let term = message.get_snapshot().get_metadata().term;
+        *self.indexes.entry(index).or_default() += 1;
+        let mut report = Report { shared: Arc::clone(shared), to, index, ok: false };
+        if self.indexes.values().sum::<usize>() > MAX_IN_FLIGHT {
+            log::warn!(id = shared.id, to, index; "too many snapshots are being sent");
+            return;
+        }
+        let opened = shared.snapshots.open(SnapshotId { index, term });
+        let source = match opened {
+            Ok(source) => source,
+            Err(error) => {
+                log::warn!(id = shared.id, to, index, error:%; "a snapshot cannot be opened to be sent");
+                return;
+            }
+        };
+        let envelope = match wire::encode_snapshot(message, source.len) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                log::error!(id = shared.id, to, index, error:%; "a snapshot cannot be sent");
+                return;
+            }
+        };
+        log::info!(id = shared.id, to, index, bytes = source.len; "sending a snapshot");
+        let done = Box::new(move |outcome: Result<(), oarlock_transport::SnapshotSendError>| {
+            if let Err(error) = &outcome {
+                log::warn!(id = report.shared.id, to, index, error:%; "a snapshot was not delivered");
+            }
+            report.ok = outcome.is_ok();
+            drop(report);
+        });
+        transport.send_snapshot(envelope, source.content, done);
+    }
+}
+
+/// Reports when dropped, so that no path forgets to.
+struct Report {
+    shared: Arc<Shared>,
+    to: u64,
+    index: u64,
+    ok: bool,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let Self { to, index, ok, .. } = *self;
+        let counters = &self.shared.counters;
+        let count = if ok { &counters.snapshots_sent } else { &counters.snapshots_send_failed };
+        count.add(1);
+        self.shared.inbox.control(Control::SnapshotSent { to, index, ok });
+    }
+}
+
+/// Stores a snapshot that a peer streams: whole, verified by the transport chunk by chunk, synced (O25). Its head must
+/// say what its message says.
+pub(super) fn store(
+    store: &dyn SnapshotStore,
+    message: &Message,
+    len: u64,
+    content: &mut dyn Read,
+) -> Result<(), String> {
+    let metadata = message.get_snapshot().get_metadata();
+    let id = SnapshotId { index: metadata.index, term: metadata.term };
+    let data = message.get_snapshot().data.clone();
+    let (announced, announced_len) =
+        SnapshotHead::parse_announcement(data).map_err(|error| error.to_string())?;
+    if announced.id() != id || announced_len != len {
+        return Err(format!("snapshot {id} comes with the head of {}", announced.id()));
+    }
+    let text = |error: SnapshotError| error.to_string();
+    let mut sink = store.create(id).map_err(text)?;
+    let copied = io::copy(content, &mut sink).map_err(|error| error.to_string())?;
+    if copied != len {
+        return Err(format!("{copied} of {len} bytes arrived"));
+    }
+    sink.commit().map_err(text)?;
+    let mut source = store.open(id).map_err(text)?;
+    let head = SnapshotHead::read_from(&mut source.content).map_err(|error| error.to_string())?;
+    if head.id() != id {
+        return Err(format!("the content of snapshot {id} says that it is {}", head.id()));
+    }
+    Ok(())
+}

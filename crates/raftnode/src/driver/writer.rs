@@ -1,0 +1,266 @@
+//! The writer: the only one who touches the [`LogStore`].
+//!
+//! It is a value that owns the log. A sole member's node thread calls it directly; as soon as there is another member
+//! it moves to a thread of its own, `oarlock-writer`, for good. Either way no lock is held over a disk write.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, HardState};
+
+use super::events::Control;
+use super::shared::Shared;
+use crate::core::Persist;
+use crate::failpoint::fail_point;
+use crate::{LogBatch, LogError, LogStore, SnapshotMark};
+
+/// Bytes taken together into one sync.
+const MAX_GROUP: u64 = 64 << 20;
+
+#[derive(Debug)]
+pub(super) enum Job {
+    /// A persist stage of the core.
+    Write(Persist),
+    /// An own snapshot is durable: the log need not keep what it covers, once this is durable too (O6).
+    Mark { mark: SnapshotMark, announcement: Bytes },
+    /// Entries below may go.
+    Release(u64),
+    /// Answered when everything before is done.
+    Barrier(Sender<()>),
+}
+
+pub(super) struct Writer {
+    store: Box<dyn LogStore>,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    pub(super) fn new(store: Box<dyn LogStore>, shared: Arc<Shared>) -> Self {
+        shared.log_bytes.store(store.size(), Ordering::Relaxed);
+        Self { store, shared }
+    }
+
+    /// Does jobs in order, with one sync for all the writes among them, and returns what is to be reported.
+    pub(super) fn run(&mut self, jobs: Vec<Job>) -> Result<Vec<Control>, LogError> {
+        let began = Instant::now();
+        let mut reports = Vec::new();
+        let mut merged = Merged::default();
+        let mut must_sync = false;
+        let mut after_sync = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Write(persist) => {
+                    must_sync |= persist.must_sync;
+                    reports.push(Control::Persisted { number: persist.number });
+                    if persist.install.is_some() {
+                        // Whatever came before it must not come after it in the stream.
+                        self.append(std::mem::take(&mut merged))?;
+                        fail_point!("raftBeforeSaveSnap", |_| Err(injected()));
+                        self.append(Merged { install: persist.install, ..Merged::default() })?;
+                        fail_point!("raftAfterSaveSnap", |_| Err(injected()));
+                    }
+                    merged.add(persist.entries, persist.hard_state);
+                }
+                Job::Mark { mark, announcement } => {
+                    self.append(std::mem::take(&mut merged))?;
+                    self.store
+                        .append(&LogBatch { compact: Some(mark.clone()), ..LogBatch::default() })?;
+                    must_sync = true;
+                    reports.push(Control::Marked { mark, announcement });
+                }
+                Job::Release(_) | Job::Barrier(_) => after_sync.push(job),
+            }
+        }
+        fail_point!("raftBeforeSave", |_| Err(injected()));
+        self.append(merged)?;
+        if must_sync {
+            self.store.sync()?; // an error poisons the log for good, and ends the node (O13)
+            self.shared.counters.syncs.add(1);
+            self.shared.observer.log_synced(began.elapsed());
+        }
+        fail_point!("raftAfterSave", |_| Err(injected()));
+        for job in after_sync {
+            match job {
+                Job::Release(before) => {
+                    self.store.release(before)?; // after the sync of the mark that covers it (O6)
+                    fail_point!("raftAfterWALRelease", |_| Err(injected()));
+                }
+                Job::Barrier(done) => drop(done),
+                Job::Write(_) | Job::Mark { .. } => {}
+            }
+        }
+        self.shared.log_bytes.store(self.store.size(), Ordering::Relaxed);
+        Ok(reports)
+    }
+
+    fn append(&mut self, merged: Merged) -> Result<(), LogError> {
+        let Merged { install, entries, hard_state } = merged;
+        let batch = LogBatch { install, entries: &entries, hard_state, ..LogBatch::default() };
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.shared.counters.writes.add(1);
+        self.store.append(&batch)
+    }
+
+    pub(super) fn close(self) -> Result<(), LogError> {
+        self.store.close()
+    }
+}
+
+#[cfg(feature = "failpoints")]
+fn injected() -> LogError {
+    LogError::Io { op: "write", source: std::io::Error::other("injected by a failpoint") }
+}
+
+/// Several persist stages as one.
+#[derive(Debug, Default)]
+struct Merged {
+    install: Option<SnapshotMark>,
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+}
+
+impl Merged {
+    fn add(&mut self, mut entries: Vec<Entry>, hard_state: Option<HardState>) {
+        if let (Some(first), Some(held)) = (entries.first(), self.entries.first()) {
+            // Later entries replace those from their first index on.
+            let keep = first.index.saturating_sub(held.index);
+            self.entries.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        }
+        if self.entries.is_empty() {
+            self.entries = entries;
+        } else {
+            self.entries.append(&mut entries);
+        }
+        self.hard_state = hard_state.or(self.hard_state.take());
+    }
+}
+
+/// Where the writer sits.
+pub(super) enum Seat {
+    /// With the node thread.
+    Inline(Box<Writer>),
+    /// With a thread of its own.
+    Thread { jobs: Sender<Job>, done: Receiver<()> },
+    /// Closed, or failed.
+    Gone,
+}
+
+impl Seat {
+    /// Does or queues a job. What is done at once is reported by the return value, else through the inbox.
+    pub(super) fn submit(&mut self, job: Job) -> Result<Vec<Control>, LogError> {
+        match self {
+            Self::Inline(writer) => writer.run(vec![job]),
+            Self::Thread { jobs, .. } => {
+                let _ = jobs.send(job); // a writer that has gone has reported why
+                Ok(Vec::new())
+            }
+            Self::Gone => Ok(Vec::new()),
+        }
+    }
+
+    /// Moves an inline writer to a thread of its own.
+    pub(super) fn move_to_thread(&mut self) -> std::io::Result<()> {
+        if !matches!(self, Self::Inline(_)) {
+            return Ok(());
+        }
+        let Self::Inline(writer) = std::mem::replace(self, Self::Gone) else { return Ok(()) };
+        let (jobs, queue) = channel();
+        let (finished, done) = channel();
+        thread::Builder::new().name("oarlock-writer".into()).spawn(move || {
+            serve(*writer, &queue);
+            drop(finished);
+        })?;
+        *self = Self::Thread { jobs, done };
+        Ok(())
+    }
+
+    /// Waits until everything submitted is done; whether it was in time.
+    pub(super) fn drain(&mut self, timeout: Duration) -> bool {
+        match self {
+            Self::Inline(_) | Self::Gone => true,
+            Self::Thread { jobs, .. } => {
+                let (barrier, done) = channel();
+                jobs.send(Job::Barrier(barrier)).is_err()
+                    || done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
+            }
+        }
+    }
+
+    /// Closes the log; whether that was done in time.
+    pub(super) fn close(&mut self, timeout: Duration) -> bool {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Gone => true,
+            Self::Inline(writer) => {
+                close(*writer);
+                true
+            }
+            Self::Thread { jobs, done } => {
+                drop(jobs);
+                done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
+            }
+        }
+    }
+}
+
+fn close(writer: Writer) {
+    let id = writer.shared.id;
+    if let Err(error) = writer.close() {
+        // What was acknowledged had been synced before; a poisoned log was reported when it failed.
+        log::warn!(id, error:%; "the log was not closed cleanly");
+    }
+}
+
+fn serve(mut writer: Writer, queue: &Receiver<Job>) {
+    let shared = Arc::clone(&writer.shared);
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        while let Ok(first) = queue.recv() {
+            let mut bytes = 0;
+            let mut jobs = vec![first];
+            while bytes < MAX_GROUP
+                && let Ok(job) = queue.try_recv()
+            {
+                if let Job::Write(persist) = &job {
+                    bytes += persist.bytes();
+                }
+                jobs.push(job);
+            }
+            match writer.run(jobs) {
+                Ok(reports) => reports.into_iter().for_each(|report| shared.inbox.control(report)),
+                Err(error) => return shared.inbox.control(Control::WriteFailed(error)),
+            }
+        }
+        close(writer);
+    }));
+    if let Err(panic) = failed {
+        shared.inbox.control(Control::Failed(super::panicked("oarlock-writer", &*panic)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(places: &[(u64, u64)]) -> Vec<Entry> {
+        places.iter().map(|&(term, index)| Entry { term, index, ..Entry::default() }).collect()
+    }
+
+    #[test]
+    fn merging_lets_later_entries_replace_earlier_ones() {
+        let mut merged = Merged::default();
+        merged.add(entries(&[(1, 5), (1, 6), (1, 7)]), None);
+        merged.add(entries(&[(2, 6)]), None);
+        assert_eq!(merged.entries, entries(&[(1, 5), (2, 6)]));
+        merged.add(entries(&[(2, 7)]), None);
+        merged.add(Vec::new(), Some(HardState { term: 3, ..HardState::default() }));
+        assert_eq!(merged.entries, entries(&[(1, 5), (2, 6), (2, 7)]));
+        merged.add(entries(&[(3, 4)]), None);
+        assert_eq!(merged.entries, entries(&[(3, 4)]));
+        assert_eq!(merged.hard_state.map(|hard_state| hard_state.term), Some(3));
+    }
+}
