@@ -340,8 +340,9 @@ mod tests {
     /// etcd's cases of `TestShouldWaitWALSync`, as (term, index).
     #[test]
     fn a_save_is_waited_for_when_committed_and_unstable_entries_overlap() {
+        type Places = &'static [(u64, u64)];
         #[rustfmt::skip]
-        let cases: &[(&str, &[(u64, u64)], &[(u64, u64)], bool)] = &[
+        let cases: &[(&str, Places, Places, bool)] = &[
             ("both empty", &[], &[], false),
             ("nothing unstable", &[], &[(4, 10), (4, 11)], false),
             ("nothing committed", &[(4, 10), (4, 11)], &[], false),
