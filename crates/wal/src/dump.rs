@@ -139,9 +139,9 @@ impl Record {
                 let heads = frame.entries().map(|(head, _)| (head.term, head.kind, head.len));
                 Content::Entries { first: frame.first_index, heads: heads.collect() }
             }
-            Some(Kind::HardState) => Content::HardState(frame.hard_state()),
-            Some(Kind::Compact) => Content::Compact(frame.snapshot()),
-            Some(Kind::Install) => Content::Install(frame.snapshot()),
+            Some(Kind::HardState) => frame.hard_state().map_or(unknown, Content::HardState),
+            Some(Kind::Compact) => frame.snapshot().map_or(unknown, Content::Compact),
+            Some(Kind::Install) => frame.snapshot().map_or(unknown, Content::Install),
             None => unknown,
         };
         let (len, more) = (frame.len() as u64, frame.more());

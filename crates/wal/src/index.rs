@@ -27,6 +27,8 @@ struct Run {
     offsets: Vec<u32>,
     /// The end of the last entry that was written to the segment.
     end: u32,
+    /// The last entry of the log when the segment was begun: its checkpoint knows the term of that one.
+    after: u64,
 }
 
 /// Consecutive entries of one segment, and the bytes they stand in.
@@ -82,8 +84,8 @@ impl Index {
 
     /// From here on entries go to `segment`.
     pub(crate) fn begin_segment(&mut self, segment: Arc<Segment>) {
-        let first = self.last() + 1;
-        self.runs.push_back(Run { segment, first, offsets: Vec::new(), end: 0 });
+        let after = self.last();
+        self.runs.push_back(Run { segment, first: after + 1, offsets: Vec::new(), end: 0, after });
     }
 
     /// Forgets every entry; the next one is the one after `base`.
@@ -153,8 +155,16 @@ impl Index {
     /// Drops the oldest segments as long as all their entries are before `before`, but none from `keep` on.
     pub(crate) fn release(&mut self, before: u64, keep: SegmentId) -> Vec<Arc<Segment>> {
         let mut released = Vec::new();
-        let goes = |run: &Run| run.segment.id < keep && run.next() <= before;
-        while self.runs.len() > 1 && self.runs.front().is_some_and(goes) {
+        while let Some(next) = self.runs.get(1) {
+            let goes = |run: &Run| {
+                // Where the next segment overwrites the end of this one, nobody will know the term of the entry before
+                // its first: that one will serve as the entry before instead, and must not be wanted either.
+                let known = next.after == run.next() - 1;
+                run.segment.id < keep && run.next() + u64::from(!known) <= before
+            };
+            if !self.runs.front().is_some_and(goes) {
+                break;
+            }
             let Some(run) = self.runs.pop_front() else { break };
             let last = run.next() - 1;
             if let Some(term) = self.term_of_released(last) {

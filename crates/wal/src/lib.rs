@@ -86,3 +86,8 @@ pub mod vfs;
 pub use vfs::{RealVfs, Vfs};
 
 mod writer;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

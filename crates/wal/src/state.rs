@@ -149,9 +149,9 @@ impl State {
                 }
                 self.index.extend_to(frame.end().offset());
             }
-            Kind::HardState => self.hard_state = frame.hard_state(),
+            Kind::HardState => self.hard_state = frame.hard_state().ok_or(Contradiction)?,
             Kind::Install | Kind::Compact => {
-                let mark = frame.snapshot();
+                let mark = frame.snapshot().ok_or(Contradiction)?;
                 let beyond = kind == Kind::Compact && mark.index > self.index.last();
                 if mark.index < self.covered().index || beyond || mark.index == u64::MAX {
                     return Err(Contradiction);

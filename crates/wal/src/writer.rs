@@ -45,7 +45,7 @@ impl Writer {
         self.staging.clear();
         self.offsets.clear();
         let len = batch_len(batch);
-        self.check_size(inner, batch, len)?;
+        self.check_registers(inner, batch)?;
         if len > self.room() {
             self.roll(inner, len)?;
         }
@@ -68,32 +68,31 @@ impl Writer {
         Ok(bytes)
     }
 
-    /// Refuses what could not be written even to an empty segment, or would leave no room in one behind its checkpoint.
-    fn check_size(&self, inner: &Inner, batch: &Batch<'_>, len: u64) -> Result<(), Error> {
-        let limit = inner.pool.register_limit().min(u64::from(self.active.size / 4));
+    /// Refuses what would leave no room in a segment behind its checkpoint.
+    fn check_registers(&self, inner: &Inner, batch: &Batch<'_>) -> Result<(), Error> {
         let registers = [
             batch.metadata.as_ref(),
             batch.install.as_ref().map(|mark| &mark.conf),
             batch.compact.as_ref().map(|mark| &mark.conf),
         ];
-        if let Some(large) = registers.into_iter().flatten().find(|r| r.len() as u64 > limit) {
-            return Err(Error::TooLarge { bytes: large.len() as u64, limit });
-        }
-        let head = checkpoint_len(&inner.state.read().checkpoint());
-        let capacity = u64::from(inner.pool.layout.segment_size - FRAMES_START);
-        let limit = capacity.saturating_sub(head);
-        if len > limit && len > self.room() {
-            Err(Error::TooLarge { bytes: len, limit })
-        } else {
-            Ok(())
-        }
+        let Some(bytes) = registers.into_iter().flatten().map(|r| r.len() as u64).max() else {
+            return Ok(());
+        };
+        let limit = inner.pool.register_limit().min(u64::from(self.active.size / 4));
+        if bytes > limit { Err(Error::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 
     /// Goes to the next segment that has room for `len` bytes behind its checkpoint, which it stages. Nothing is synced:
     /// the segment has been durable since it was prepared, and what goes into it is synced with the next wait.
     ///
-    /// If none can be had, the log stays as it is (or at the head of a segment that is too small): retryable.
+    /// What does not fit into any is refused. If none can be had, the log stays as it is (or at the head of a segment
+    /// that is too small): retryable.
     fn roll(&mut self, inner: &Inner, len: u64) -> Result<(), Error> {
+        let head = checkpoint_len(&inner.state.read().checkpoint());
+        let limit = u64::from(inner.pool.layout.segment_size - FRAMES_START).saturating_sub(head);
+        if len > limit {
+            return Err(Error::TooLarge { bytes: len, limit });
+        }
         loop {
             let (next, prepared) = inner.or_poison(inner.pool.take())?;
             let left = std::mem::replace(&mut self.active, next);

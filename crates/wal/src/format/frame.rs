@@ -14,7 +14,7 @@ pub(crate) const ENTRY_HEADER: usize = 16;
 pub(crate) const MAX_TERM: u64 = 1 << 56;
 
 /// Set on every frame of a batch but the last: the batch counts only when that one is there too (W2).
-const MORE: u8 = 1;
+const MORE: u32 = 1;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) crc: u32,
     /// The raw kind: this version may not know it.
     pub(crate) kind: u8,
-    pub(crate) flags: u8,
+    /// The flags, and above them the two reserved bytes.
+    pub(crate) flags: u32,
     /// The checksum of the frame before.
     pub(crate) prev: u32,
     /// The index of the first entry, or of the snapshot.
@@ -83,7 +84,7 @@ impl<'a> Frame<'a> {
     pub(crate) fn unknown(&self) -> (&'static str, u32) {
         match Kind::new(self.kind) {
             None => ("frame kind", self.kind.into()),
-            Some(_) => ("frame flags", self.flags.into()),
+            Some(_) => ("frame flags", self.flags),
         }
     }
 
@@ -103,18 +104,16 @@ impl<'a> Frame<'a> {
         Bytes::copy_from_slice(self.content())
     }
 
-    pub(crate) fn hard_state(&self) -> HardState {
+    /// The hard state, or `None` if the body is not as long as one.
+    pub(crate) fn hard_state(&self) -> Option<HardState> {
         let [term, vote, commit] = [0, 8, 16].map(|at| u64_at(self.body, at));
-        HardState { term, vote, commit }
+        (self.n == 24).then_some(HardState { term, vote, commit })
     }
 
-    pub(crate) fn snapshot(&self) -> SnapshotMark {
-        let conf = self.content().get(16..).unwrap_or_default();
-        SnapshotMark {
-            index: u64_at(self.body, 0),
-            term: u64_at(self.body, 8),
-            conf: Bytes::copy_from_slice(conf),
-        }
+    /// The snapshot mark, or `None` if the body is too short for one.
+    pub(crate) fn snapshot(&self) -> Option<SnapshotMark> {
+        let conf = Bytes::copy_from_slice(self.content().get(16..)?);
+        Some(SnapshotMark { index: u64_at(self.body, 0), term: u64_at(self.body, 8), conf })
     }
 
     /// The checkpoint, or `None` if the body is no such message.
@@ -193,7 +192,7 @@ pub(crate) fn read_frame(
         lsn,
         crc,
         kind: header[12],
-        flags: header[13],
+        flags: u32_at(header, 12) >> 8,
         prev: u32_at(header, 16),
         first_index: u64_at(header, 24),
         mark: Lsn::from_bits(u64_at(header, 32)),
@@ -209,6 +208,9 @@ fn check_body(frame: &Frame<'_>, key: Key, digest: u32) -> Result<(), Fault> {
     let at = frame.lsn.plus(FRAME_HEADER);
     let mismatch = |at, expected, found| Fault { at, damage: Damage::Checksum { expected, found } };
     if frame.kind != Kind::Entries as u8 {
+        if padded(frame.n as usize) != frame.body.len() {
+            return Err(Fault { at: frame.lsn, damage: Damage::Bounds { found: frame.n } });
+        }
         let expected = key.crc(at, frame.body);
         return if digest == expected { Ok(()) } else { Err(mismatch(at, expected, digest)) };
     }
@@ -442,7 +444,7 @@ impl<'a> Encoder<'a> {
         header[4..8].copy_from_slice(&len.to_le_bytes());
         header[8..12].copy_from_slice(&(n as u32).to_le_bytes());
         header[12] = kind as u8;
-        header[13] = if more { MORE } else { 0 };
+        header[13] = if more { MORE as u8 } else { 0 };
         header[16..20].copy_from_slice(&self.prev.to_le_bytes());
         header[20..24].copy_from_slice(&digest.to_le_bytes());
         header[24..32].copy_from_slice(&first.to_le_bytes());

@@ -5,6 +5,7 @@ mod basics;
 mod crash;
 mod damage;
 mod faults;
+mod golden;
 mod model;
 mod threads;
 mod tools;
