@@ -113,6 +113,11 @@ impl LogView {
         if first.index <= self.dummy.0 {
             return Err(LogError::Compacted { index: first.index, first: self.dummy.0 + 1 });
         }
+        if let Some((expected, entry)) =
+            (first.index..).zip(entries).find(|(expected, entry)| entry.index != *expected)
+        {
+            return Err(LogError::Gap { found: entry.index, expected });
+        }
         self.tail.append(entries);
         self.last = (last.index, last.term);
         self.durable = self.durable.min(first.index - 1);

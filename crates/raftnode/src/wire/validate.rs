@@ -237,6 +237,10 @@ fn is_read_context(entry: &Entry) -> bool {
 }
 
 fn check_entries(message: &Message) -> Result<(), Refused> {
+    // raft-rs takes every index beyond its log to be of term 0, and so to match.
+    if (message.log_term == 0) != (message.index == 0) {
+        return Err(Refused::Malformed("only the beginning of the log is of term 0"));
+    }
     let mut term = message.log_term;
     let mut index = message.index;
     for entry in message.get_entries() {
@@ -357,3 +361,6 @@ pub fn check_conf_state(conf_state: &ConfState) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

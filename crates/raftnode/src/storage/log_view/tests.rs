@@ -155,6 +155,8 @@ fn entries_that_do_not_fit_change_nothing() {
     view.compact_to(2).expect("durable");
     assert!(matches!(view.append(&entries(7, 7, 1)), Err(LogError::Gap { found: 7, expected: 6 })));
     assert!(matches!(view.append(&entries(2, 3, 1)), Err(LogError::Compacted { .. })));
+    let hole = [entry(6, 1), entry(8, 1)];
+    assert!(matches!(view.append(&hole), Err(LogError::Gap { found: 8, expected: 7 })));
     assert_eq!((view.first(), view.last()), (3, 5));
 }
 
