@@ -76,6 +76,3 @@ impl Serializer for Line {
         Ok(write!(self.0, ", {key}: {value}")?)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -208,4 +208,4 @@ impl SnapshotHead {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
