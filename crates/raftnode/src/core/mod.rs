@@ -94,7 +94,10 @@ pub struct Core {
     reads: reads::Reads,
 
     applied: u64,
+    /// The last leader known, whoever leads now.
     last_leader: u64,
+    /// Term, role and leader as last said in an effect.
+    last_role: (u64, Role, u64),
     pressure: Option<Busy>,
     events: VecDeque<Event>,
 }
@@ -159,6 +162,7 @@ impl Core {
             reads: reads::Reads::new(recovered.id, recovered.incarnation, config.election_ticks),
             applied,
             last_leader: 0,
+            last_role: (recovered.hard_state.term, Role::Follower, 0),
             pressure: None,
             events: VecDeque::new(),
             raw,

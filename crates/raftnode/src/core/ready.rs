@@ -30,10 +30,7 @@ impl Core {
     fn on_ready(&mut self) -> Result<Effects, LogError> {
         let mut ready = self.raw.ready();
         let number = ready.number();
-        let mut now = Now {
-            role: self.role_change(ready.ss().is_some() || ready.must_sync()),
-            ..Now::default()
-        }; // O1
+        let mut now = Now { role: self.role_change(), ..Now::default() }; // O1
         now.reads = self.reads.confirmed(&ready.take_read_states()); // O2, O24
 
         let committed = ready.take_committed_entries();
@@ -94,11 +91,13 @@ impl Core {
             || self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty())
     }
 
-    fn role_change(&mut self, changed: bool) -> Option<RoleChange> {
-        if !changed {
+    fn role_change(&mut self) -> Option<RoleChange> {
+        let vitals = self.vitals();
+        let shown = (vitals.term, vitals.role, vitals.leader);
+        if shown == self.last_role {
             return None;
         }
-        let vitals = self.vitals();
+        self.last_role = shown;
         let new_leader = vitals.leader != 0 && vitals.leader != self.last_leader;
         if new_leader {
             self.last_leader = vitals.leader;
