@@ -53,9 +53,12 @@ pub enum StepError {
     /// raft-rs had no use for it.
     #[error("raft: {0}")]
     Raft(#[from] raft::Error),
-    /// A snapshot that brings nothing new.
+    /// A snapshot that brings nothing new, or that cannot be taken now.
     #[error("the snapshot is not ahead of this log")]
     Stale,
+    /// A snapshot from before this node was added: raft-rs ignores it.
+    #[error("the snapshot's configuration does not name this member")]
+    NotNamed,
 }
 
 /// What a node decides.
@@ -203,8 +206,10 @@ impl Core {
         self.raw.step(message)?;
         if self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index) {
             Ok(())
+        } else if self.raw.raft.raft_log.committed >= index {
+            Err(StepError::Stale) // the log holds its last entry already
         } else {
-            Err(StepError::Stale)
+            Err(StepError::NotNamed)
         }
     }
 

@@ -355,7 +355,7 @@ impl Node {
                 }
             }
             StepError::Shed => self.shared.counters.messages_shed.add(1),
-            StepError::Inert | StepError::Raft(_) | StepError::Stale => {
+            StepError::Inert | StepError::Raft(_) | StepError::Stale | StepError::NotNamed => {
                 log::trace!(id = self.shared.id, from, error:%; "a message had no use");
             }
         }

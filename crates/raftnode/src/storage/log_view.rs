@@ -341,7 +341,13 @@ impl Storage for LogView {
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         match &self.offer {
-            Some((mark, head)) if mark.index >= request_index && mark.index >= self.dummy.0 => {
+            // raft-rs ignores a snapshot whose configuration does not name the receiver: one from before it was
+            // added does not help it.
+            Some((mark, head))
+                if mark.index >= request_index
+                    && mark.index >= self.dummy.0
+                    && names(&mark.conf_state, to) =>
+            {
                 let mut snapshot = Snapshot::default();
                 snapshot.set_data(convert::to_raft(head.clone()));
                 let metadata = snapshot.mut_metadata();
@@ -356,6 +362,17 @@ impl Storage for LogView {
             }
         }
     }
+}
+
+fn names(conf_state: &ConfState, id: u64) -> bool {
+    [
+        conf_state.get_voters(),
+        conf_state.get_learners(),
+        conf_state.get_voters_outgoing(),
+        conf_state.get_learners_next(),
+    ]
+    .iter()
+    .any(|ids| ids.contains(&id))
 }
 
 impl std::fmt::Debug for LogView {
