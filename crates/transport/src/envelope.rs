@@ -30,9 +30,9 @@ impl Lane {
 
 /// What gives way when a queue is full, in this order.
 ///
-/// A full queue first drops the oldest `First` it holds, then the oldest `Normal` if the newcomer is `Last`. Among
-/// equals of `Normal` and `Last` the *newcomer* is dropped: what is queued is a prefix that the peer can use,
-/// whereas a hole at its front would make the peer reject everything behind it.
+/// A full queue first drops the oldest `First` it holds; then, if the newcomer is `Last`, the newest `Normal`; else
+/// the newcomer itself. What stays of the appends is a prefix that the peer can use, whereas a hole at its front would
+/// make the peer reject everything behind it; of heartbeats the stalest goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Shed {
     /// Soon repeated with newer content, so the oldest goes first: heartbeats and their answers.

@@ -47,16 +47,18 @@ pub use error::{FrameFault, PeerError, SnapshotSendError};
 mod stats;
 pub use stats::{PeerStats, Stats};
 
-#[cfg(feature = "testing")]
-mod counters;
-#[cfg(feature = "testing")]
-mod crew;
-#[cfg(feature = "testing")]
-mod outcome;
-#[cfg(feature = "testing")]
-mod reporter;
+mod codec;
+pub use codec::{FrameError, Stranger};
+
+mod tcp;
+pub use tcp::{QueryError, TcpError, TcpOptions, TcpTransport, query, query_members};
 
 #[cfg(feature = "testing")]
 mod mem;
 #[cfg(feature = "testing")]
 pub use mem::{Faults, MemNetwork, MemTransport};
+
+mod counters;
+mod crew;
+mod outcome;
+mod reporter;

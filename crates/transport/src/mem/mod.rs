@@ -127,7 +127,7 @@ impl MemNetwork {
         self.net.state.lock().cut.clear();
     }
 
-    /// Asks an endpoint what the TCP transport's query asks over TCP. `None` if it is not there or does not answer.
+    /// Asks an endpoint what [`query`](crate::query) asks over TCP. `None` if it is not there or does not answer.
     #[must_use]
     pub fn query(&self, to: u64, kind: &str, payload: Bytes) -> Option<Bytes> {
         let endpoint = self.net.state.lock().endpoints.get(&to).cloned()?;

@@ -1,10 +1,6 @@
 //! A handler that writes down what it is told, and waits for conditions instead of sleeping.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    reason = "shared by test binaries, each of which uses a part"
-)]
+pub(crate) mod raw;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -17,10 +13,10 @@ use oarlock_transport::{
 use parking_lot::{Condvar, Mutex};
 
 /// How long a test waits for what must happen.
-pub const BOUND: Duration = Duration::from_secs(20);
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     Received { from: u64, lane: Lane, head: Bytes, payloads: Vec<Bytes> },
     Snapshot { from: u64, head: Bytes, content: Vec<u8> },
     BrokenSnapshot { from: u64, read: usize },
@@ -33,18 +29,18 @@ type Admit = Box<dyn Fn(&PeerInfo) -> Result<(), Refusal> + Send + Sync>;
 type Receive = Box<dyn Fn(&Bytes) -> Result<(), FrameFault> + Send + Sync>;
 type ReceiveSnapshot = Box<dyn Fn() -> Result<(), Refusal> + Send + Sync>;
 
-pub struct Recorder {
+pub(crate) struct Recorder {
     events: Mutex<Vec<Event>>,
     changed: Condvar,
-    pub admit: Mutex<Admit>,
-    pub receive: Mutex<Receive>,
-    pub before_snapshot: Mutex<ReceiveSnapshot>,
-    pub after_snapshot: Mutex<ReceiveSnapshot>,
-    pub members: Mutex<Option<Bytes>>,
+    pub(crate) admit: Mutex<Admit>,
+    pub(crate) receive: Mutex<Receive>,
+    pub(crate) before_snapshot: Mutex<ReceiveSnapshot>,
+    pub(crate) after_snapshot: Mutex<ReceiveSnapshot>,
+    pub(crate) members: Mutex<Option<Bytes>>,
 }
 
 impl Recorder {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             events: Mutex::default(),
             changed: Condvar::new(),
@@ -61,13 +57,13 @@ impl Recorder {
         self.changed.notify_all();
     }
 
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
     }
 
     /// Waits until the events so far satisfy `condition`.
     #[track_caller]
-    pub fn wait(&self, what: &str, condition: impl Fn(&[Event]) -> bool) -> Vec<Event> {
+    pub(crate) fn wait(&self, what: &str, condition: impl Fn(&[Event]) -> bool) -> Vec<Event> {
         let end = Instant::now() + BOUND;
         let mut events = self.events.lock();
         while !condition(&events) {
@@ -78,7 +74,7 @@ impl Recorder {
     }
 
     /// The heads received so far on a lane.
-    pub fn heads(&self, lane: Lane) -> Vec<Bytes> {
+    pub(crate) fn heads(&self, lane: Lane) -> Vec<Bytes> {
         let events = self.events.lock();
         events
             .iter()
@@ -90,14 +86,14 @@ impl Recorder {
     }
 
     #[track_caller]
-    pub fn wait_received(&self, count: usize) -> Vec<Event> {
+    pub(crate) fn wait_received(&self, count: usize) -> Vec<Event> {
         self.wait(&format!("receiving {count}"), |events| {
             events.iter().filter(|event| matches!(event, Event::Received { .. })).count() >= count
         })
     }
 
     #[track_caller]
-    pub fn wait_refused(&self, by: u64) -> Refusal {
+    pub(crate) fn wait_refused(&self, by: u64) -> Refusal {
         let found = |event: &Event| match event {
             Event::Refused(peer, refusal) if *peer == by => Some(refusal.clone()),
             _ => None,
@@ -108,7 +104,7 @@ impl Recorder {
     }
 
     #[track_caller]
-    pub fn wait_unreachable(&self, peer: u64) {
+    pub(crate) fn wait_unreachable(&self, peer: u64) {
         self.wait("unreachable", |events| events.contains(&Event::Unreachable(peer)));
     }
 }
@@ -172,7 +168,7 @@ impl Handler for Recorder {
     }
 }
 
-pub fn envelope(to: u64, lane: Lane, head: impl Into<Bytes>) -> Envelope {
+pub(crate) fn envelope(to: u64, lane: Lane, head: impl Into<Bytes>) -> Envelope {
     Envelope {
         to,
         lane,
@@ -184,9 +180,9 @@ pub fn envelope(to: u64, lane: Lane, head: impl Into<Bytes>) -> Envelope {
 }
 
 /// A `done` for a snapshot, and where its calls arrive.
-pub struct Outcome(std::sync::mpsc::Receiver<Result<(), SnapshotSendError>>);
+pub(crate) struct Outcome(std::sync::mpsc::Receiver<Result<(), SnapshotSendError>>);
 
-pub fn outcome() -> (oarlock_transport::SnapshotDone, Outcome) {
+pub(crate) fn outcome() -> (oarlock_transport::SnapshotDone, Outcome) {
     let (sender, receiver) = std::sync::mpsc::channel();
     let done = Box::new(move |result| drop(sender.send(result)));
     (done, Outcome(receiver))
@@ -195,14 +191,14 @@ pub fn outcome() -> (oarlock_transport::SnapshotDone, Outcome) {
 impl Outcome {
     /// What `done` was called with. That it is not called twice, its type says; that it is, this.
     #[track_caller]
-    pub fn get(&self) -> Result<(), SnapshotSendError> {
+    pub(crate) fn get(&self) -> Result<(), SnapshotSendError> {
         self.0.recv_timeout(BOUND).expect("`done` is called")
     }
 }
 
 /// Waits for a condition that nothing announces.
 #[track_caller]
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + BOUND;
     while !condition() {
         assert!(Instant::now() < end, "{what} did not happen");

@@ -1,13 +1,12 @@
 //! The in-memory network keeps the same promises as TCP, and breaks them only as it is told to.
 
-mod common;
-
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::{Event, Recorder, envelope, eventually, outcome};
 use bytes::Bytes;
-use common::{Event, Recorder, envelope, eventually, outcome};
 use oarlock_transport::{
     Faults, FrameFault, Identity, Lane, MemNetwork, MemTransport, PeerError, Refusal,
     SnapshotEnvelope, SnapshotSendError, Transport,
@@ -279,10 +278,11 @@ fn snapshots_arrive_whole_or_say_why_not() {
 
 #[test]
 fn stop_is_idempotent_bounded_and_resolves_snapshots() {
-    struct Endless;
+    struct Endless(Arc<AtomicU64>);
     impl Read for Endless {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             std::thread::sleep(Duration::from_millis(1));
+            self.0.fetch_add(1, Ordering::Relaxed);
             Ok(buffer.len().min(1))
         }
     }
@@ -290,7 +290,9 @@ fn stop_is_idempotent_bounded_and_resolves_snapshots() {
     let (one, _) = member(&network, 1, &[2]);
     let (_two, second) = member(&network, 2, &[]);
     let (done, first) = outcome();
-    one.send_snapshot(snapshot(2, u64::MAX), Box::new(Endless), done);
+    let given = Arc::new(AtomicU64::new(0));
+    one.send_snapshot(snapshot(2, u64::MAX), Box::new(Endless(Arc::clone(&given))), done);
+    eventually("some of it is read", || given.load(Ordering::Relaxed) > 0);
     let (done, busy) = outcome();
     one.send_snapshot(snapshot(2, 1), Box::new(io::empty()), done);
     assert!(matches!(busy.get(), Err(SnapshotSendError::Busy)));
