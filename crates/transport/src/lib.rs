@@ -62,3 +62,8 @@ mod counters;
 mod crew;
 mod outcome;
 mod reporter;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -38,6 +38,9 @@ pub(super) fn send(
         error => SnapshotSendError::Unreachable { id, source: error.into_io() },
     })?;
     *peer.snapshot.lock() = Some(Arc::clone(&link.stream));
+    // A disk may keep the receiver from reading for longer than a lane would put up with.
+    let patience = shared.options.write_timeout.max(shared.options.snapshot_timeout / 4);
+    let _ = link.stream.set_write_timeout(Some(patience)); // an error means that the connection is gone
     let result = if peer.is_removed() {
         Err(SnapshotSendError::PeerRemoved)
     } else {
