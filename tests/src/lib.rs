@@ -52,3 +52,8 @@ pub use server::{Flags, free_port, server_binary};
 
 mod wait;
 pub use wait::eventually;
+
+/// The example of the README, compiled and run with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
