@@ -74,6 +74,18 @@ pub fn entry_view(entry: &Entry) -> EntryView<'_> {
     }
 }
 
+/// Whether an entry, if it is a conf change, is one that raft-rs can decode.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_conf_change(entry: &Entry) -> Result<(), record::RecordError> {
+    match entry.get_entry_type() {
+        EntryType::EntryNormal => Ok(()),
+        EntryType::EntryConfChange => record::ConfChange::decode_checked(&entry.data).map(drop),
+        EntryType::EntryConfChangeV2 => record::ConfChangeV2::decode_checked(&entry.data).map(drop),
+    }
+}
+
 /// The number by which a kind of entry is stored and sent: that of `eraftpb`.
 #[must_use]
 pub const fn entry_kind_to_number(kind: EntryType) -> u8 {

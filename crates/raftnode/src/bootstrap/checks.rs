@@ -3,12 +3,11 @@
 //! etcd makes few of these checks, and raft-rs panics where they would fail; the issues that taught them are etcd #10219,
 //! #13509 and #14370, qdrant #4683 and curvine #1551.
 
-use oarlock_membership::ChangeEntry;
 use raft::eraftpb::{Entry, EntryType};
 
 use super::BootError;
 use crate::storage::{LogReader, LogState, SnapshotId, SnapshotMark, SnapshotStore};
-use crate::{Payload, SnapshotHead, convert, wire};
+use crate::{Payload, SnapshotHead, convert};
 
 /// How much of the log is read at a time while it is checked, in bytes.
 const CHUNK: u64 = 4 << 20;
@@ -32,11 +31,6 @@ impl Boundaries {
         let commit = state.hard_state.commit.max(snapshot.index);
         if commit > last {
             return Err(BootError::LogShorterThanCommit { commit, last });
-        }
-        if snapshot.index > 0 {
-            wire::check_conf_state(&snapshot.conf_state).map_err(|reason| {
-                BootError::Configuration { index: snapshot.index, reason: reason.into() }
-            })?;
         }
         Ok(Self { snapshot, last, term: state.hard_state.term })
     }
@@ -86,7 +80,11 @@ pub(super) fn check_log(reader: &dyn LogReader, bounds: &Boundaries) -> Result<(
     let mut index = bounds.snapshot.index;
     let mut term = bounds.snapshot.term;
     while index < bounds.last {
-        for entry in reader.entries(index + 1, bounds.last + 1, CHUNK)? {
+        let chunk = reader.entries(index + 1, bounds.last + 1, CHUNK)?;
+        if chunk.is_empty() {
+            return Err(BootError::NotContiguous { found: 0, expected: index + 1 });
+        }
+        for entry in chunk {
             let (expected, found) = (index + 1, entry.index);
             if found != expected {
                 return Err(BootError::NotContiguous { found, expected });
@@ -106,16 +104,13 @@ pub(super) fn check_log(reader: &dyn LogReader, bounds: &Boundaries) -> Result<(
     Ok(())
 }
 
+/// Not stricter than the apply loop, or an entry that every member refused would keep them all from starting again: a
+/// conf change needs to be one for raft-rs, whatever its context says.
 fn check_entry(entry: &Entry) -> Result<(), BootError> {
     let index = entry.index;
-    match entry.get_entry_type() {
-        EntryType::EntryNormal => {
-            Payload::of(entry).map_err(|source| BootError::Entry { index, source })?;
-        }
-        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-            ChangeEntry::read(&convert::entry_view(entry))
-                .map_err(|source| BootError::Change { index, source })?;
-        }
+    convert::check_conf_change(entry).map_err(|source| BootError::Change { index, source })?;
+    if entry.get_entry_type() == EntryType::EntryNormal {
+        Payload::of(entry).map_err(|source| BootError::Entry { index, source })?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Why a node cannot start, and what to do about it.
 
-use oarlock_membership::{PlanError, UnreadableChange};
+use oarlock_membership::PlanError;
+use oarlock_membership::record::RecordError;
 
 use super::MetadataError;
 use crate::storage::{LogError, SnapshotError, SnapshotId};
@@ -71,7 +72,7 @@ pub enum BootError {
         /// Which.
         needed: SnapshotId,
     },
-    /// Indexes do not follow one another: the log is damaged.
+    /// Indexes do not follow one another, or an entry does not read back (0): the log is damaged.
     #[error("entry {found} where {expected} should be: the log is damaged")]
     NotContiguous {
         /// The index found.
@@ -111,15 +112,7 @@ pub enum BootError {
         /// Which entry.
         index: u64,
         /// What is wrong with it.
-        source: UnreadableChange,
-    },
-    /// raft-rs could not start from this configuration.
-    #[error("the configuration as of entry {index} is not valid: {reason}")]
-    Configuration {
-        /// As of which entry.
-        index: u64,
-        /// What is wrong with it.
-        reason: String,
+        source: RecordError,
     },
     /// The log's configuration at the snapshot is not the one in the snapshot's head.
     #[error("the log and the head of snapshot {0} disagree")]

@@ -156,6 +156,3 @@ pub fn boot(
         Boot::Standalone(rescue) => standalone::rescue(store, snapshots, *rescue),
     }
 }
-
-#[cfg(test)]
-mod tests;

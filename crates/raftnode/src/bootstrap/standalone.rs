@@ -8,7 +8,7 @@ use raft::eraftpb::{Entry, EntryType, HardState};
 
 use super::start::{read_metadata, recover, restart, write};
 use super::{BootError, Metadata, Recovered};
-use crate::storage::{LogBatch, LogError, LogState, LogStore, SnapshotStore};
+use crate::storage::{LogBatch, LogState, LogStore, SnapshotStore};
 use crate::{Payload, convert};
 
 /// How much of the log is read at a time, in bytes.
@@ -152,11 +152,16 @@ fn self_among(recovered: &Recovered) -> Member {
     known.cloned().unwrap_or_else(|| Member { id: recovered.id, ..Member::default() })
 }
 
-fn read_all(store: &dyn LogStore, first: u64, last: u64) -> Result<Vec<Entry>, LogError> {
+fn read_all(store: &dyn LogStore, first: u64, last: u64) -> Result<Vec<Entry>, BootError> {
     let reader = store.reader();
     let mut entries: Vec<Entry> = Vec::new();
     while first + (entries.len() as u64) <= last {
-        entries.extend(reader.entries(first + entries.len() as u64, last + 1, CHUNK)?);
+        let expected = first + entries.len() as u64;
+        let chunk = reader.entries(expected, last + 1, CHUNK)?;
+        if chunk.is_empty() {
+            return Err(BootError::NotContiguous { found: 0, expected });
+        }
+        entries.extend(chunk);
     }
     Ok(entries)
 }

@@ -58,8 +58,9 @@ struct Log {
     hard_state: HardState,
     snapshot: Option<SnapshotMark>,
     entries: VecDeque<Entry>,
-    /// Index before the first entry.
+    /// Index and term of the entry before the first.
     before: u64,
+    before_term: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +103,7 @@ impl Log {
         }
         if let Some(mark) = &batch.install {
             self.entries.clear();
-            self.before = mark.index;
+            (self.before, self.before_term) = (mark.index, mark.term);
             self.snapshot = Some(mark.clone());
         }
         if let Some(first) = batch.entries.first() {
@@ -120,8 +121,10 @@ impl Log {
     }
 
     fn release(&mut self, before: u64) {
-        while self.before + 1 < before && self.entries.pop_front().is_some() {
-            self.before += 1;
+        while self.before + 1 < before
+            && let Some(entry) = self.entries.pop_front()
+        {
+            (self.before, self.before_term) = (entry.index, entry.term);
         }
     }
 }
@@ -305,7 +308,10 @@ impl LogReader for MemStore {
         if let Some(mark) = log.snapshot.as_ref().filter(|mark| mark.index == index) {
             return Ok(mark.term);
         }
-        if index <= log.before {
+        if index == log.before {
+            return Ok(log.before_term);
+        }
+        if index < log.before {
             return Err(LogError::Compacted { index, first: log.before + 1 });
         }
         match log.entries.get((index - log.before - 1) as usize) {

@@ -168,7 +168,7 @@ pub trait LogReader: Send + Sync + 'static {
     /// last, [`LogError::Corrupt`] if an entry does not read back as it was written.
     fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError>;
 
-    /// The term of an entry, or of the newest snapshot mark's own index.
+    /// The term of an entry, of the newest snapshot mark's own index, or of the one before the first where it is known.
     ///
     /// # Errors
     /// As for [`entries`](Self::entries).

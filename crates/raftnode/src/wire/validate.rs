@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use oarlock_membership::record;
 use raft::StateRole;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 
 use super::{MAX_ENTRIES, route};
+use crate::convert;
 
 /// Indexes stay below this, so that adding to one never overflows.
 const MAX_NUMBER: u64 = 1 << 62;
@@ -255,14 +255,7 @@ fn check_entries(message: &Message) -> Result<(), Refused> {
         if !entry.context.is_empty() {
             return Err(Refused::Malformed("an entry has a context"));
         }
-        let decodes = match entry.get_entry_type() {
-            EntryType::EntryNormal => true,
-            EntryType::EntryConfChange => record::ConfChange::decode_checked(&entry.data).is_ok(),
-            EntryType::EntryConfChangeV2 => {
-                record::ConfChangeV2::decode_checked(&entry.data).is_ok()
-            }
-        };
-        if !decodes {
+        if convert::check_conf_change(entry).is_err() {
             return Err(Refused::Malformed("a conf change does not decode"));
         }
     }
