@@ -138,7 +138,12 @@ impl Core {
         }
         self.applied = index;
         if !self.removed {
+            let before = self.raw.raft.raft_log.last_index();
             self.raw.advance_apply_to(index);
+            if self.raw.raft.raft_log.last_index() > before {
+                // raft-rs has appended the end of a joint change, and would send it with the next heartbeat only.
+                self.raw.raft.bcast_append();
+            }
         }
         self.answer_changes();
     }

@@ -15,6 +15,8 @@ use oarlock_raftnode::{
 };
 use parking_lot::Mutex;
 
+pub(crate) mod sim;
+
 /// How long a test waits for anything at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
