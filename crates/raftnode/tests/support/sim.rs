@@ -198,7 +198,7 @@ impl Sim {
                     self.net.push_back((id, to, Packet::Forward(forward)));
                 }
                 Event::ForwardReply { to, reply } => {
-                    self.net.push_back((id, to, Packet::Reply(reply)))
+                    self.net.push_back((id, to, Packet::Reply(reply)));
                 }
                 Event::Members { id, result } => node.changed.push((id, result.map(drop))),
                 Event::Quarantined(_) => node.quarantined = true,
