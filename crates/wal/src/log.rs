@@ -196,8 +196,8 @@ impl Wal {
     /// first (W6, contract O6). A crash in between leaves segments that the next release removes.
     ///
     /// # Errors
-    /// [`Error::NotCovered`] if the newest snapshot mark does not reach `before - 1`, [`Error::Io`] if a file could
-    /// not be removed, and what [`sync`](Self::sync) returns.
+    /// [`Error::NotCovered`] if the newest snapshot mark does not reach `before - 1`, what [`sync`](Self::sync) returns,
+    /// and [`Error::Io`], which poisons the log, if a file could not be removed.
     pub fn release(&self, before: u64) -> Result<Released, Error> {
         let inner = &*self.inner;
         inner.check()?;
@@ -216,13 +216,9 @@ impl Wal {
         let layout = &inner.pool.layout;
         for segment in segments {
             inner.unfinished.lock().retain(|other| other.id != segment.id);
-            layout.vfs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;
-            if layout.sync {
-                // One by one, or a crash could leave an older one and not this, and a hole looks like damage.
-                let synced =
-                    layout.vfs.sync_dir(&layout.dir).map_err(Error::io("sync", &layout.dir));
-                inner.or_poison(synced)?;
-            }
+            // Durably, one by one: a crash could leave an older one and not this, and a hole looks like damage.
+            let removed = segment.remove(&*layout.vfs, &layout.dir, layout.sync);
+            inner.or_poison(removed)?;
             released.segments += 1;
             released.bytes += u64::from(segment.size);
         }

@@ -169,28 +169,27 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Locked`], [`Error::Corrupt`] (nothing was changed), [`Error::UnknownVersion`]
-    /// (likewise), [`Error::Io`].
+    /// (likewise), [`Error::NoSpace`] if there is no room to repair what a crash left (free some and open again),
+    /// [`Error::Io`].
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Wal, Error> {
         let dir = dir.as_ref();
         if !self.exists(dir)? {
             return Err(Error::NotFound { dir: dir.into() });
         }
         let lock = self.lock(dir)?;
-        let listing = Listing::read(&*self.vfs, dir)?.unwrap_or_default();
         let read = || {
+            let listing = Listing::read(&*self.vfs, dir)?.unwrap_or_default();
             let surveyed = survey(&*self.vfs, dir, &listing.segments, Access::ReadWrite)?;
             let scan = scan::scan(&surveyed)?;
-            Ok((surveyed, scan))
+            Ok((scan, Recovery::of(&surveyed, &listing)))
         };
-        let (surveyed, mut scan) = read()?;
-
-        let mut recovery = Recovery::of(&surveyed, &listing);
+        let (mut scan, mut recovery) = read()?;
         for name in &recovery.temporaries {
             let path = dir.join(name);
             self.vfs.remove(&path).map_err(Error::io("remove", &path))?;
         }
-        if repair(&*self.vfs, dir, &scan, self.sync, &mut recovery)? {
-            (_, scan) = read()?;
+        if repair(&*self.vfs, dir, &mut scan, self.sync, &mut recovery)? {
+            (scan, _) = read()?;
         }
         recovery.log(dir);
         self.warn_if_unsafe(dir);

@@ -101,7 +101,7 @@ impl TornTail {
 pub(crate) fn repair(
     vfs: &dyn Vfs,
     dir: &Path,
-    scan: &Scan,
+    scan: &mut Scan,
     sync: bool,
     report: &mut Recovery,
 ) -> Result<bool, Error> {
@@ -136,7 +136,7 @@ pub(crate) fn repair(
 
 /// Writes everything that counts beyond the proven mark once more, and syncs it (O20): each segment that holds some of
 /// it gives way to a copy, oldest first, and the last of them says that now all is durable.
-fn rewrite(vfs: &dyn Vfs, dir: &Path, scan: &Scan) -> Result<u64, Error> {
+fn rewrite(vfs: &dyn Vfs, dir: &Path, scan: &mut Scan) -> Result<u64, Error> {
     let mut rewritten = 0;
     for (segment, end) in &scan.ends {
         let proven = match segment.id.cmp(&scan.proven.segment()) {
@@ -146,7 +146,16 @@ fn rewrite(vfs: &dyn Vfs, dir: &Path, scan: &Scan) -> Result<u64, Error> {
         };
         if proven < *end {
             let durable = Some(scan.end).filter(|all| all.lsn.segment() == segment.id);
-            segment.replace(vfs, dir, *end, durable)?;
+            loop {
+                match (segment.replace(vfs, dir, *end, durable), scan.ready.pop()) {
+                    // A full disk must not keep the log from opening: what was prepared ahead makes room for the copy.
+                    (Err(Error::NoSpace { .. }), Some(spare)) => spare.remove(vfs, dir, true)?,
+                    (replaced, spare) => {
+                        scan.ready.extend(spare);
+                        break replaced?;
+                    }
+                }
+            }
             rewritten += u64::from(end - proven);
         }
     }

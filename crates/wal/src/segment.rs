@@ -125,6 +125,12 @@ impl Segment {
         copy.map(drop)
     }
 
+    /// Removes the file, durably. Whoever reads from it may go on.
+    pub(crate) fn remove(&self, vfs: &dyn Vfs, dir: &Path, sync: bool) -> Result<(), Error> {
+        vfs.remove(&self.path).map_err(Error::io("remove", &self.path))?;
+        if sync { vfs.sync_dir(dir).map_err(Error::io("sync", dir)) } else { Ok(()) }
+    }
+
     /// Bytes that frames may take.
     pub(crate) fn capacity(&self) -> u64 {
         u64::from(self.size - FRAMES_START)

@@ -458,3 +458,108 @@ impl<'a> Encoder<'a> {
 pub(crate) const fn first_frame(segment: SegmentId) -> Lsn {
     Lsn::new(segment, FRAMES_START)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: SegmentId = SegmentId(3);
+
+    /// A checkpoint and a batch of every kind, as they stand in a segment.
+    fn sample(key: Key) -> Vec<u8> {
+        let mut frames = Vec::new();
+        let mark = Lsn::new(SegmentId(2), 99 * 8);
+        let mut encoder = Encoder::new(&mut frames, key, first_frame(SEGMENT), 17, mark);
+        encoder.checkpoint(&Checkpoint::default());
+        let entries = [Entry::new(5, 2, 1, "five"), Entry::new(6, MAX_TERM - 1, 255, "")];
+        let batch = Batch {
+            metadata: Some("metadata".into()),
+            install: Some(SnapshotMark::new(4, 2, "conf")),
+            entries: &entries,
+            hard_state: Some(HardState { term: 2, vote: 1, commit: 5 }),
+            compact: Some(SnapshotMark::new(5, 2, "")),
+        };
+        let before = encoder.end().0;
+        encoder.batch(&batch, |_| {});
+        let (end, _) = encoder.end();
+        assert_eq!(u64::from(end.offset() - before.offset()), batch_len(&batch));
+        let mut bytes = vec![0; FRAMES_START as usize];
+        bytes.extend(frames);
+        bytes
+    }
+
+    fn frames(bytes: &[u8], key: Key) -> Vec<Frame<'_>> {
+        let mut frames: Vec<Frame<'_>> = Vec::new();
+        loop {
+            let at = frames.last().map_or(FRAMES_START, |frame| frame.end().offset());
+            match read_frame(bytes, key, SEGMENT, at) {
+                Ok(frame) => frames.push(frame),
+                Err(_) => return frames,
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let key = Key(7);
+        let bytes = sample(key);
+        let frames = frames(&bytes, key);
+        let kinds: Vec<_> = frames.iter().filter_map(Frame::known).collect();
+        use Kind::{Checkpoint, Compact, Entries, HardState as State, Install, Metadata};
+        assert_eq!(kinds, [Checkpoint, Metadata, Install, Entries, State, Compact]);
+        let more: Vec<_> = frames.iter().map(Frame::more).collect();
+        assert_eq!(more, [false, true, true, true, true, false]);
+        assert_eq!(frames[0].prev, 17);
+        assert!(frames.windows(2).all(|pair| pair[1].prev == pair[0].crc), "a chain");
+        assert!(frames.iter().all(|frame| frame.mark == Lsn::new(SegmentId(2), 99 * 8)));
+        assert_eq!(frames[1].metadata(), "metadata");
+        assert_eq!(frames[2].snapshot(), Some(SnapshotMark::new(4, 2, "conf")));
+        let heads: Vec<_> = frames[3].entries().map(|(head, _)| (head.term, head.kind)).collect();
+        assert_eq!((frames[3].first_index, heads), (5, vec![(2, 1), (MAX_TERM - 1, 255)]));
+        assert_eq!(frames[4].hard_state(), Some(HardState { term: 2, vote: 1, commit: 5 }));
+        assert_eq!(frames.last().map(|frame| frame.end().offset() as usize), Some(bytes.len()));
+    }
+
+    /// W3: every byte of a frame is under a checksum.
+    #[test]
+    fn no_flipped_bit_goes_unnoticed() {
+        let key = Key(7);
+        let bytes = sample(key);
+        for bit in FRAMES_START as usize * 8..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let read = frames(&bad, key);
+            assert!(read.len() < 6, "bit {bit}");
+            assert!(
+                read.iter().all(|frame| (frame.end().offset() as usize) <= bit / 8),
+                "bit {bit}"
+            );
+        }
+    }
+
+    /// W4: a frame is one only where it was written, in the log it was written for.
+    #[test]
+    fn a_frame_elsewhere_is_no_frame() {
+        let key = Key(7);
+        let bytes = sample(key);
+        let found = |bytes: &[u8], key, segment| Lookup::new(bytes, key, segment, 0).count();
+        assert_eq!(found(&bytes, key, SEGMENT), 6);
+        assert_eq!(found(&bytes, key, SegmentId(4)), 0);
+        assert_eq!(found(&bytes, Key(8), SEGMENT), 0);
+        for shift in (8..200).step_by(8) {
+            let mut moved = vec![0; shift];
+            moved.extend(&bytes);
+            assert_eq!(found(&moved, key, SEGMENT), 0, "moved by {shift}");
+        }
+    }
+
+    #[test]
+    fn a_cut_frame_is_a_fault_and_no_panic() {
+        let key = Key(7);
+        let bytes = sample(key);
+        for len in 0..bytes.len() {
+            assert!(frames(&bytes[..len], key).len() < 6, "{len} bytes");
+            let _ = Lookup::new(&bytes[..len], key, SEGMENT, FRAMES_START).count();
+        }
+    }
+}

@@ -194,6 +194,58 @@ fn a_killed_process_leaves_what_it_wrote_and_the_next_makes_it_durable() {
     assert_eq!(log.last_index(), 4, "O20: accepted, hence durable before open returned");
 }
 
+/// A name that was not synced is as good as any while the machine runs, and gone when the power fails.
+#[test]
+fn a_power_cut_after_a_kill_costs_nothing_that_the_next_process_acknowledged() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"me").expect("creates");
+    disk.record();
+    let mut history = vec![Model { metadata: "me".into(), ..Model::default() }];
+    for step in workload() {
+        take(&step, &log, &disk, &mut history);
+    }
+    for point in disk.crash_points() {
+        let context = format!("killed after change {}", point.changes);
+        let killed = point.disk.kill();
+        let log = reopen(&killed).unwrap_or_else(|e| panic!("{context}: {e}"));
+        let state = state_of(&log, &history, &point.notes, &context);
+        let last = history[state].last;
+        for first in [last + 1, last + 11, last + 21] {
+            let entries = large(first..first + 10, 9, 1800); // one segment each
+            log.wait(log.append(&Batch::of(&entries)).expect("appends")).expect("syncs");
+        }
+        let log =
+            reopen(&killed.reboot(Unsynced::Lost)).unwrap_or_else(|e| panic!("{context}: {e}"));
+        let read = log.entries(last + 1..last + 31, u64::MAX);
+        assert_eq!(read.expect("acknowledged"), large(last + 1..last + 31, 9, 1800), "{context}");
+    }
+}
+
+/// Names go one by one and in order, or a crash could leave a hole.
+#[test]
+fn a_power_cut_while_releasing_leaves_no_hole() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"me").expect("creates");
+    for first in [1, 11, 21, 31, 41] {
+        log.wait(log.append(&Batch::of(&large(first..first + 10, 1, 1800))).expect("appends"))
+            .expect("syncs");
+    }
+    log.wait(log.append(&Batch::compact(SnapshotMark::new(45, 1, ""))).expect("appends"))
+        .expect("syncs");
+    disk.record();
+    assert_eq!(log.release(46).expect("covered").segments, 4);
+    let mut kept = std::collections::BTreeSet::new();
+    for point in disk.crash_points() {
+        for outcome in point.disk.outcomes(20) {
+            let after = point.disk.fork().reboot(outcome);
+            let log = reopen(&after).unwrap_or_else(|e| panic!("{outcome:?}: {e}"));
+            assert_eq!(log.last_index(), 50);
+            kept.insert(log.stats().segments);
+        }
+    }
+    assert!(kept.len() > 3, "{kept:?}");
+}
+
 /// W2: a batch of several frames is one.
 #[test]
 fn a_batch_in_flight_is_there_whole_or_not_at_all() {

@@ -150,3 +150,32 @@ fn a_failed_sync_while_releasing_or_preparing_poisons_too() {
     assert!(matches!(log.release(21), Err(Error::Io { .. })));
     assert!(matches!(log.release(21), Err(Error::Poisoned)));
 }
+
+#[test]
+fn a_full_disk_does_not_keep_the_log_from_opening() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    log.prepare().expect("prepares");
+    let _ = log.append(&Batch::of(&run(1..=5, 1))).expect("appends");
+    let disk = disk.kill();
+    disk.set_capacity(Some(3 * 32_768 + 100)); // what there is
+    let log = reopen(&disk).expect("prepared segments give way");
+    assert!(log.recovery().rewritten > 0);
+    assert_eq!((log.last_index(), log.stats().segments), (5, 2));
+    let disk = disk.reboot(Unsynced::Lost);
+    assert_eq!(reopen(&disk).expect("opens").last_index(), 5);
+
+    let log = reopen(&disk).expect("opens");
+    let _ = log.append(&Batch::of(&run(6..=6, 1))).expect("appends");
+    let disk = disk.kill();
+    disk.set_capacity(Some(2 * 32_768 + 100));
+    assert_eq!(reopen(&disk).expect("the last one gives way").last_index(), 6);
+    let disk = disk.kill();
+    let log = reopen(&disk).expect("opens");
+    let _ = log.append(&Batch::of(&run(7..=7, 1))).expect("appends");
+    let disk = disk.kill();
+    disk.set_capacity(Some(32_768 + 100));
+    assert!(matches!(reopen(&disk), Err(Error::NoSpace { .. })), "nothing is left to give way");
+    disk.set_capacity(None);
+    assert_eq!(reopen(&disk).expect("nothing was lost").last_index(), 7);
+}
