@@ -50,6 +50,9 @@ pub(crate) fn workload() -> Vec<Step> {
         Release(36),
         Append(Spec::of(run(38..=39, 3))),
         Idle,
+        Sync,
+        Idle,
+        Prepare, // while everything is proven: recovery has nothing to write, and must sync the name all the same
     ]
 }
 
