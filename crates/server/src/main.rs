@@ -1,3 +1,8 @@
 //! The binary `oarlock`.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    oarlock_server::main()
+}

@@ -1,0 +1,173 @@
+//! The libraries' errors as ends of the process: whose fault it is, and the way out.
+
+use std::{io, path::Path};
+
+use oarlock_raftnode::{
+    LogError, NodeEnd, NodeError, SnapshotError, StartError, WalStoreError, bootstrap::BootError,
+};
+use oarlock_wal::{Error as WalError, snapshot::Error as FileError};
+
+use crate::exit::{Failure, Kind};
+
+/// What to do about a member whose data cannot be trusted.
+const REPLACE: &str = "keep the directory for inspection; remove this member from its cluster (etcdctl member remove) \
+     and add it again with an empty --data-dir, or restore the directory from a copy made while it was stopped";
+
+/// What to do about a disk that fails.
+const LOOK_AT_DISK: &str = "look at the disk and the kernel's log, then start again: nothing acknowledged is lost as \
+     long as what was synced can be read";
+
+/// The log or the snapshots in `member_dir` could not be opened.
+pub(crate) fn store(error: &WalStoreError, member_dir: &Path) -> Failure {
+    match error {
+        WalStoreError::Log(error) => log(error, &member_dir.join("wal")),
+        WalStoreError::Snapshots(error) => snapshot_file(error),
+        other => Failure::from_error(Kind::Internal, other),
+    }
+}
+
+/// The log in `dir` could not be opened or read.
+pub(crate) fn log(error: &WalError, dir: &Path) -> Failure {
+    match error {
+        WalError::Corrupt { segment, offset, .. } => Failure::from_error(Kind::Damaged, error)
+            .context(format_args!("the log in {} is damaged", dir.display()))
+            .at(dir.join(segment.to_string()), Some(*offset))
+            .help(REPLACE),
+        WalError::UnknownVersion { segment, offset, .. } => {
+            Failure::from_error(Kind::Damaged, error)
+                .context(format_args!("the log in {} is of a newer version", dir.display()))
+                .at(dir.join(segment.to_string()), Some(*offset))
+                .help("start the version of oarlock that wrote it")
+        }
+        WalError::Locked { path, .. } => {
+            Failure::from_error(Kind::InUse, error).at(path, None).help(
+                "another oarlock serves from this --data-dir: stop it, or choose another directory",
+            )
+        }
+        WalError::NotFound { dir } => Failure::from_error(Kind::Usage, error)
+            .at(dir, None)
+            .help("give the --data-dir of a member that has run"),
+        WalError::NoSpace { path, .. } => Failure::from_error(Kind::Io, error)
+            .at(path, None)
+            .help("make room on the disk, then start again"),
+        WalError::Io { path, source, .. } => io_failure(error, source).at(path, None),
+        other => Failure::from_error(Kind::Io, other).help(LOOK_AT_DISK),
+    }
+}
+
+fn snapshot_file(error: &FileError) -> Failure {
+    match error {
+        FileError::Corrupt { path, offset, .. } => {
+            Failure::from_error(Kind::Damaged, error).at(path, Some(*offset)).help(REPLACE)
+        }
+        FileError::UnknownVersion { path, .. } => Failure::from_error(Kind::Damaged, error)
+            .at(path, None)
+            .help("start the version of oarlock that wrote it"),
+        FileError::Io { path, source, .. } => io_failure(error, source).at(path, None),
+        other => Failure::from_error(Kind::Io, other).help(LOOK_AT_DISK),
+    }
+}
+
+/// A file that could not be opened, read or written.
+fn io_failure(error: &(dyn std::error::Error + 'static), source: &io::Error) -> Failure {
+    let failure = Failure::from_error(Kind::Io, error);
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            failure.help("let the user that runs oarlock own the --data-dir")
+        }
+        io::ErrorKind::StorageFull => failure.help("make room on the disk, then start again"),
+        _ => failure.help(LOOK_AT_DISK),
+    }
+}
+
+/// What is on disk is nothing to start from.
+pub(crate) fn boot(error: &BootError) -> Failure {
+    match error {
+        BootError::Log(error) => log_error(error),
+        BootError::Snapshot(error) => snapshot_error(error),
+        BootError::Removed { .. } => Failure::from_error(Kind::NotMember, error)
+            .help("delete its data and add it again as a new member (etcdctl member add)"),
+        BootError::AlreadyInitialised { .. } | BootError::NotInitialised | BootError::ZeroId => {
+            Failure::from_error(Kind::Usage, error)
+        }
+        BootError::NotAMember { .. } | BootError::Founders(_) => {
+            Failure::from_error(Kind::Usage, error)
+                .help("check --initial-cluster and --initial-advertise-peer-urls")
+        }
+        other => Failure::from_error(Kind::Damaged, other).help(REPLACE),
+    }
+}
+
+/// The node did not start.
+pub(crate) fn start(error: &StartError) -> Failure {
+    match error {
+        StartError::Config(error) => Failure::from_error(Kind::Usage, error),
+        StartError::Log(error) => log_error(error),
+        StartError::Snapshot(error) => snapshot_error(error),
+        StartError::SnapshotHead(_)
+        | StartError::Restore(_)
+        | StartError::StateMachineAhead { .. } => {
+            Failure::from_error(Kind::Damaged, error).help(REPLACE)
+        }
+        StartError::Transport(_) | StartError::Thread(_) => Failure::from_error(Kind::Io, error),
+        other => Failure::from_error(Kind::Internal, other),
+    }
+}
+
+/// How the node ended: well, or a failure.
+pub(crate) fn end(end: &NodeEnd) -> Result<(), Failure> {
+    match end {
+        NodeEnd::Stopped => Ok(()),
+        NodeEnd::Removed => Err(removed()),
+        NodeEnd::Failed(error) => Err(node(error)),
+        other => Err(Failure::new(
+            Kind::Internal,
+            format!("the node ended in an unknown way: {other:?}"),
+        )),
+    }
+}
+
+/// This member has no place in its cluster any more.
+pub(crate) fn removed() -> Failure {
+    Failure::new(Kind::NotMember, "this member has been permanently removed from the cluster").help(
+        "its data directory is of no further use and can be deleted; to come back it has to be added again \
+         (etcdctl member add) and started with an empty --data-dir and --initial-cluster-state existing",
+    )
+}
+
+fn node(error: &NodeError) -> Failure {
+    match error {
+        NodeError::Log(error) => log_error(error),
+        NodeError::Snapshot(error) => snapshot_error(error),
+        NodeError::Restore { .. } | NodeError::BadEntry { .. } | NodeError::BadSnapshot { .. } => {
+            Failure::from_error(Kind::Damaged, error).help(REPLACE)
+        }
+        other => Failure::from_error(Kind::Internal, other)
+            .help("this is a bug: please report it with the log; starting again is safe"),
+    }
+}
+
+fn log_error(error: &LogError) -> Failure {
+    match error {
+        LogError::Corrupt { .. } => Failure::from_error(Kind::Damaged, error).help(REPLACE),
+        LogError::Io { source, .. } => io_failure(error, source),
+        LogError::NoSpace => {
+            Failure::from_error(Kind::Io, error).help("make room on the disk, then start again")
+        }
+        LogError::Poisoned => Failure::from_error(Kind::Io, error).help(LOOK_AT_DISK),
+        other => Failure::from_error(Kind::Internal, other),
+    }
+}
+
+fn snapshot_error(error: &SnapshotError) -> Failure {
+    match error {
+        SnapshotError::Corrupt { .. } | SnapshotError::NotFound(_) => {
+            Failure::from_error(Kind::Damaged, error).help(REPLACE)
+        }
+        SnapshotError::Io { source, .. } => io_failure(error, source),
+        SnapshotError::NoSpace => {
+            Failure::from_error(Kind::Io, error).help("make room on the disk, then start again")
+        }
+        other => Failure::from_error(Kind::Internal, other),
+    }
+}

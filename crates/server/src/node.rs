@@ -1,0 +1,248 @@
+//! The running node as the API and the HTTP endpoints see it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use oarlock_membership::{Change, Cluster};
+use oarlock_raftnode::{
+    ChangeMembersError, NodeHandle, ProposeError, ReadError, Status, TransferError,
+};
+use oarlock_transport::{Transport, query};
+use oarlock_wal::Wal;
+use serde::Serialize;
+
+use crate::{
+    api::Error,
+    backend::{Backend, Vitals},
+    http::Observed,
+    kv::{Outcome, Published, Reply},
+    metrics::{Metrics, Reading},
+    readiness::{self, Readiness},
+};
+
+/// How long another member may take to answer a question.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The running node. Clones are the same node.
+#[derive(Clone)]
+pub(crate) struct Node(Arc<Inner>);
+
+struct Inner {
+    handle: NodeHandle<Outcome>,
+    transport: Arc<dyn Transport>,
+    wal: Wal,
+    published: Published,
+    metrics: Metrics,
+}
+
+impl Node {
+    pub(crate) fn new(
+        handle: NodeHandle<Outcome>,
+        transport: Arc<dyn Transport>,
+        wal: Wal,
+        published: Published,
+        metrics: Metrics,
+    ) -> Self {
+        Self(Arc::new(Inner { handle, transport, wal, published, metrics }))
+    }
+
+    /// The library's handle.
+    pub(crate) fn handle(&self) -> &NodeHandle<Outcome> {
+        &self.0.handle
+    }
+
+    /// The full status; asks the node's thread, from one that may block.
+    async fn status(&self) -> Option<Status> {
+        let handle = self.0.handle.clone();
+        tokio::task::spawn_blocking(move || handle.status()).await.ok()
+    }
+}
+
+impl Backend for Node {
+    async fn propose(&self, command: Bytes) -> Result<Reply, Error> {
+        Ok(self.0.handle.propose(command).await?.output?)
+    }
+
+    async fn read_index(&self) -> Result<(), Error> {
+        self.0.handle.read_index().await?;
+        Ok(())
+    }
+
+    async fn change_members(&self, change: Change) -> Result<Arc<Cluster>, Error> {
+        Ok(self.0.handle.change_members(change).await?)
+    }
+
+    async fn update_member(&self, id: u64, peer_urls: Vec<String>) -> Result<Arc<Cluster>, Error> {
+        Ok(self.0.handle.update_member(id, peer_urls).await?)
+    }
+
+    /// Only the leader knows; a follower asks it over the peers' port, as etcd does over its own.
+    async fn learner_is_ready(&self, id: u64) -> Result<(), Error> {
+        let leader = self.0.handle.leader();
+        let readiness = if leader == self.0.handle.id() {
+            let status = self.status().await.ok_or(Error::Stopped)?;
+            readiness::of(&status, id)
+        } else {
+            let cluster = self.0.handle.cluster();
+            let urls = cluster.member(leader).ok_or(Error::NoLeader)?.peer_urls.clone();
+            let ask = move || {
+                let question = readiness::encode_question(id);
+                query(&urls, readiness::QUERY, question, QUERY_TIMEOUT)
+            };
+            let answer = tokio::task::spawn_blocking(ask).await.map_err(|_| Error::Stopped)?;
+            let answer = answer.map_err(|error| {
+                log::warn!(error:%, leader:% = format_args!("{leader:x}"); "the leader does not say how far a learner is");
+                Error::TimedOut
+            })?;
+            Readiness::decode(&answer).ok_or(Error::TimedOut)?
+        };
+        match readiness {
+            Readiness::Ready => Ok(()),
+            Readiness::Behind => Err(Error::LearnerNotReady),
+            Readiness::Unknown => Err(Error::MemberNotFound),
+            Readiness::NotLeader => Err(Error::LeaderChanged),
+        }
+    }
+
+    async fn transfer_leader(&self, to: u64) -> Result<(), Error> {
+        Ok(self.0.handle.transfer_leader(to).await?)
+    }
+
+    fn active_since(&self, id: u64) -> Option<Instant> {
+        self.0.transport.active_since(id)
+    }
+
+    fn vitals(&self) -> Vitals {
+        let vitals = self.0.handle.vitals();
+        Vitals {
+            cluster_id: self.0.handle.cluster().id(),
+            member_id: self.0.handle.id(),
+            term: vitals.term,
+            leader: vitals.leader,
+            committed: vitals.commit,
+            applied: vitals.applied,
+            log_bytes: self.0.wal.size(),
+        }
+    }
+
+    async fn complaints(&self) -> Vec<String> {
+        let Some(status) = self.status().await else { return Vec::new() };
+        let lost = status.quarantined.map(|lost| {
+            format!(
+                "oarlock: this member's log ends at {} and it once acknowledged {}: remove it and add it as a new one",
+                lost.last_index, lost.commit
+            )
+        });
+        let stalled = status.disk_stalled.then(|| "oarlock: the disk has stalled".to_owned());
+        lost.into_iter().chain(stalled).collect()
+    }
+
+    fn cluster(&self) -> Arc<Cluster> {
+        self.0.handle.cluster()
+    }
+
+    fn kv(&self) -> &Published {
+        &self.0.published
+    }
+}
+
+impl Observed for Node {
+    fn metrics(&self) -> String {
+        let state = self.0.published.state();
+        let reading = Reading {
+            id: self.0.handle.id(),
+            vitals: self.0.handle.vitals(),
+            stats: self.0.handle.stats(),
+            pending: self.0.handle.proposals_pending(),
+            cluster: &self.0.handle.cluster(),
+            log_bytes: self.0.wal.size(),
+            state_bytes: state.bytes(),
+            keys: state.len(),
+            transport: self.0.transport.stats(),
+        };
+        self.0.metrics.text(&reading).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    async fn debug_status(&self) -> String {
+        #[derive(Serialize)]
+        struct Debug {
+            raft: Option<Status>,
+            kv: KvStatus,
+            transport: oarlock_transport::Stats,
+        }
+        /// Equal on all members at equal indexes.
+        #[derive(Serialize)]
+        struct KvStatus {
+            index: u64,
+            revision: i64,
+            keys: usize,
+            bytes: u64,
+            digest: String,
+        }
+        let view = self.0.published.view();
+        let kv = KvStatus {
+            index: view.index,
+            revision: view.state.revision(),
+            keys: view.state.len(),
+            bytes: view.state.bytes(),
+            digest: format!("{:016x}", view.digest),
+        };
+        let debug = Debug { raft: self.status().await, kv, transport: self.0.transport.stats() };
+        serde_json::to_string_pretty(&debug)
+            .unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()))
+    }
+}
+
+impl From<ProposeError> for Error {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NoLeader => Self::NoLeader,
+            ProposeError::NotLeader { .. } | ProposeError::Transferring => Self::LeaderChanged,
+            ProposeError::Busy(_) => Self::TooManyRequests,
+            ProposeError::TooLarge { .. } => Self::TooLarge,
+            ProposeError::ConfChangePending => Self::ChangePending,
+            ProposeError::Quarantined => Self::Corrupt,
+            ProposeError::NotMember | ProposeError::Stopped => Self::Stopped,
+            // Whatever a later version adds, nothing stronger than this can be said of it.
+            _ => Self::TimedOut,
+        }
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoLeader => Self::NoLeader,
+            ReadError::Busy(_) => Self::TooManyRequests,
+            ReadError::Quarantined => Self::Corrupt,
+            ReadError::Stopped => Self::Stopped,
+            _ => Self::TimedOut,
+        }
+    }
+}
+
+impl From<ChangeMembersError> for Error {
+    fn from(error: ChangeMembersError) -> Self {
+        match error {
+            ChangeMembersError::Propose(error) => error.into(),
+            ChangeMembersError::Refused(error) => error.into(),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<TransferError> for Error {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::NotLeader { .. } => Self::NotLeader,
+            TransferError::NotVoter { .. } => Self::BadTransferee,
+            TransferError::NoTarget => Self::Unhealthy,
+            TransferError::Busy(_) => Self::TooManyRequests,
+            TransferError::Stopped => Self::Stopped,
+            _ => Self::TransferTimedOut,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! From flags and a directory to a running node.
+
+use std::{
+    fs::DirBuilder,
+    net::TcpListener,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use oarlock_membership::{Cluster, UncommittedTail};
+use oarlock_raftnode::{
+    NodeBuilder, NodeHandle, WalOptions, WalStore,
+    bootstrap::{Boot, Recovered, Standalone, boot, is_initialised},
+};
+use oarlock_transport::{Identity, TcpOptions, TcpTransport};
+use oarlock_wal::Wal;
+
+use crate::{
+    cli::TailChoice,
+    config::{Config, ForceNew, InitialState},
+    exit::{Failure, Kind},
+    fault,
+    kv::{KvMachine, Outcome},
+    metrics::Metrics,
+    node::Node,
+    peers, readiness, tools,
+};
+
+/// Starts the node that `config` describes: found, join, go on, or rescue. `None` if it was only to be shown what would
+/// be done.
+///
+/// # Errors
+/// Whatever keeps it from starting. Nothing is written before the flags and the peers have been heard.
+pub(crate) fn start(
+    config: &Config,
+    peer_listeners: Vec<TcpListener>,
+) -> Result<Option<Node>, Failure> {
+    let metrics = Metrics::new().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    let dir = config.member_dir();
+    let options = || {
+        WalOptions::new(&dir)
+            .unsafe_no_fsync(config.unsafe_no_fsync)
+            .observer(Arc::new(metrics.clone()))
+    };
+    if config.unsafe_no_fsync {
+        log::warn!(
+            "--unsafe-no-fsync: acknowledged writes WILL be lost with the power; never for data that you need"
+        );
+    }
+    let opened = |result: Result<WalStore, _>| result.map_err(|error| fault::store(&error, &dir));
+    let exists = options().exists().map_err(|error| fault::store(&error, &dir))?;
+    let found = exists.then(|| opened(options().open())).transpose()?;
+    // A log without an owner is what a crash leaves between the first file and the first record.
+    let initialised = found.as_ref().map_or(Ok(false), |store| is_initialised(store));
+    let initialised = initialised.map_err(|error| fault::boot(&error.into()))?;
+    if let (Some(force), true, Some(store)) =
+        (config.force_new.filter(|force| force.dry_run), initialised, &found)
+    {
+        tools::show_plan(store, standalone(force))?;
+        return Ok(None);
+    }
+    let boot_as = if initialised { boot_again(config) } else { boot_first(config)? };
+    let mut store = match found {
+        Some(store) => store,
+        None => {
+            make_data_dir(&config.data_dir)?;
+            opened(options().create())?
+        }
+    };
+    report_recovery(store.wal());
+    let snapshots = store.snapshots();
+    let recovered = boot(&mut store, &*snapshots, &boot_as).map_err(|error| fault::boot(&error))?;
+    if initialised {
+        let members = recovered.cluster.members().chain(&recovered.contacts);
+        let others: Vec<_> = members
+            .filter(|member| member.id != recovered.id)
+            .map(|member| member.peer_urls.clone())
+            .collect();
+        peers::check_welcome(recovered.cluster.id(), recovered.id, &others)?;
+    }
+    run(config, recovered, store, peer_listeners, metrics).map(Some)
+}
+
+/// With data the initial-* flags mean nothing, as in etcd; only an order to go on alone does.
+fn boot_again(config: &Config) -> Boot {
+    match config.force_new {
+        Some(force) => Boot::Standalone(standalone(force)),
+        None => Boot::Restart,
+    }
+}
+
+/// The library's words for the flags.
+pub(crate) fn standalone(force: ForceNew) -> Standalone {
+    let tail = match force.tail {
+        TailChoice::Keep => UncommittedTail::Keep,
+        TailChoice::Discard => UncommittedTail::Discard,
+    };
+    Standalone { tail, keep_cluster_id: force.keep_cluster_id, again: false }
+}
+
+/// Without data: found a cluster or join one, after hearing what the others say.
+fn boot_first(config: &Config) -> Result<Boot, Failure> {
+    if config.force_new.is_some() {
+        let error = format_args!(
+            "--force-new-cluster, but there is no data in {}",
+            config.data_dir.display()
+        );
+        return Err(Failure::new(Kind::Usage, error).help("give the --data-dir of the survivor"));
+    }
+    config.check_initial()?;
+    match config.initial_state {
+        InitialState::New => {
+            let cluster = Cluster::from_initial(&config.token, &config.initial_cluster)
+                .map_err(|error| Failure::from_error(Kind::Usage, &error))?;
+            let own = cluster.member_by_name(&config.name);
+            let id = own
+                .ok_or_else(|| {
+                    Failure::new(Kind::Internal, "a listed member is not in the cluster")
+                })?
+                .id;
+            peers::check_not_bootstrapped(config, &cluster, id)?;
+            Ok(Boot::New { id, cluster })
+        }
+        InitialState::Existing => {
+            let (own, cluster) = peers::join(config)?;
+            Ok(Boot::Join { id: own.id, cluster })
+        }
+    }
+}
+
+/// Makes the data directory for its owner alone, as etcd does, and says so if it is there and open to others.
+fn make_data_dir(dir: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(Kind::Io, format_args!("cannot use {} as --data-dir: {error}", dir.display()))
+            .at(dir, None)
+            .help("choose a directory that the user of oarlock may write to")
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let mode = std::fs::metadata(dir).map_err(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        log::warn!(dir:% = dir.display(), mode:% = format_args!("{:o}", mode & 0o777); "others can enter the data directory; 700 is recommended");
+    }
+    Ok(())
+}
+
+/// Tells what opening the log found and did.
+fn report_recovery(wal: &Wal) {
+    let recovery = wal.recovery();
+    if let Some(torn) = &recovery.torn {
+        log::warn!(
+            segment:% = torn.segment, offset = torn.offset, bytes = torn.bytes, set_aside:? = torn.set_aside;
+            "the last run ended in a write that was never acknowledged; it is cut off and kept aside"
+        );
+    }
+    for (segment, offset) in &recovery.damaged_headers {
+        log::warn!(segment:%, offset; "a copy of a segment's header does not read back: look at the disk");
+    }
+}
+
+fn run(
+    config: &Config,
+    recovered: Recovered,
+    store: WalStore,
+    peer_listeners: Vec<TcpListener>,
+    metrics: Metrics,
+) -> Result<Node, Failure> {
+    let machine = KvMachine::default();
+    let published = machine.published();
+    let (wal, snapshots) = (store.wal().clone(), store.snapshots());
+    let identity = Identity::new(recovered.id, recovered.cluster.id())
+        .incarnation(recovered.incarnation)
+        .urls(config.advertise_peer.iter().cloned());
+    let options = TcpOptions::new()
+        .max_frame(config.limits.max_request_bytes.saturating_mul(2).max(16 << 20));
+    let transport = TcpTransport::new(identity, peer_listeners, options)
+        .map_err(|error| Failure::from_error(Kind::Io, &error))?;
+    let transport = Arc::new(transport);
+
+    let handle: Arc<OnceLock<NodeHandle<Outcome>>> = Arc::default();
+    let asked = Arc::clone(&handle);
+    let builder = NodeBuilder::new(node_config(config), recovered, Box::new(store), snapshots);
+    let started = builder
+        .queries(move |kind, question| {
+            let learner = (kind == readiness::QUERY)
+                .then(|| readiness::decode_question(&question))
+                .flatten()?;
+            Some(readiness::of(&asked.get()?.status(), learner).encode())
+        })
+        .start(machine, |handler| {
+            transport.start(handler)?;
+            Ok(Arc::clone(&transport))
+        })
+        .map_err(|error| fault::start(&error))?;
+    drop(handle.set(started.clone()));
+    Ok(Node::new(started, transport, wal, published, metrics))
+}
+
+fn node_config(config: &Config) -> oarlock_raftnode::Config {
+    oarlock_raftnode::Config::new()
+        .heartbeat_interval(config.heartbeat)
+        .election_ticks(config.election_ticks)
+        .pre_vote(config.pre_vote)
+        .initial_tick_advance(config.initial_tick_advance)
+        .max_request_bytes(config.limits.max_request_bytes)
+        .snapshot_count(config.snapshot_count)
+        .snapshot_catchup_entries(config.snapshot_catchup)
+}
