@@ -94,7 +94,15 @@ impl Member {
     /// # Errors
     /// None that a test should see.
     pub fn client(&self) -> Outcome<Client> {
-        Client::new(&self.flags.client_url(), ANSWERS)
+        self.impatient_client(ANSWERS)
+    }
+
+    /// The same, with another deadline for every call.
+    ///
+    /// # Errors
+    /// None that a test should see.
+    pub fn impatient_client(&self, deadline: Duration) -> Outcome<Client> {
+        Client::new(&self.flags.client_url(), deadline)
     }
 
     /// Everything it printed since it was first started.

@@ -17,9 +17,9 @@ pub struct HttpAnswer {
 /// Asks 127.0.0.1:`port` for `path`.
 ///
 /// # Errors
-/// If nobody answers within two seconds, or not in HTTP/1.
+/// If nobody answers within three seconds, or not in HTTP/1.
 pub fn http_get(port: u16, path: &str) -> Outcome<HttpAnswer> {
-    const BOUND: Duration = Duration::from_secs(2);
+    const BOUND: Duration = Duration::from_secs(3); // more than /health takes to give up
     let mut stream =
         TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), BOUND)?;
     stream.set_read_timeout(Some(BOUND))?;
