@@ -114,6 +114,10 @@ impl Abandoned for ProposeError {
     fn abandoned() -> Self {
         Self::OutcomeUnknown(Unknown::Stopped)
     }
+
+    fn overdue() -> Self {
+        Self::OutcomeUnknown(Unknown::Deadline)
+    }
 }
 
 /// Why a linearizable read got no index. Reads have no effect: try again.
@@ -141,6 +145,10 @@ impl Abandoned for ReadError {
     fn abandoned() -> Self {
         Self::Stopped
     }
+
+    fn overdue() -> Self {
+        Self::TimedOut
+    }
 }
 
 /// Why the members are as before, or why nobody can say.
@@ -161,6 +169,10 @@ pub enum ChangeMembersError {
 impl Abandoned for ChangeMembersError {
     fn abandoned() -> Self {
         Self::Propose(ProposeError::abandoned())
+    }
+
+    fn overdue() -> Self {
+        Self::Propose(ProposeError::overdue())
     }
 }
 
@@ -197,6 +209,10 @@ pub enum TransferError {
 impl Abandoned for TransferError {
     fn abandoned() -> Self {
         Self::Stopped
+    }
+
+    fn overdue() -> Self {
+        Self::TimedOut
     }
 }
 

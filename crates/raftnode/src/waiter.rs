@@ -15,7 +15,13 @@ use parking_lot::{Condvar, Mutex};
 pub trait Abandoned {
     /// The most that is true when the answer was lost. For a proposal: its outcome is unknown.
     fn abandoned() -> Self;
+
+    /// The most that is true when the deadline is long over and nobody has said anything: the node thread hangs.
+    fn overdue() -> Self;
 }
+
+/// How long after the deadline whoever waits gives up by itself.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A result that will arrive. Wait for it with [`wait`](Self::wait), or `.await` it.
 ///
@@ -25,6 +31,7 @@ pub trait Abandoned {
 #[must_use = "the request goes on without it, but nobody learns how it ended"]
 pub struct Pending<T, E> {
     slot: Arc<Slot<Result<T, E>>>,
+    deadline: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,7 +58,7 @@ pub(crate) fn pending<T, E: Abandoned>() -> (Resolver<T, E>, Pending<T, E>) {
         state: Mutex::new(State { value: None, waker: None }),
         filled: Condvar::new(),
     });
-    (Resolver { slot: Some(Arc::clone(&slot)) }, Pending { slot })
+    (Resolver { slot: Some(Arc::clone(&slot)) }, Pending { slot, deadline: None })
 }
 
 impl<T, E: Abandoned> Pending<T, E> {
@@ -61,23 +68,33 @@ impl<T, E: Abandoned> Pending<T, E> {
         resolver.resolve(result);
         pending
     }
-}
 
-impl<T, E> Pending<T, E> {
-    /// Blocks until the result is there. Every request has a deadline, so this returns (O29).
+    /// A result that its node promises by this time.
+    pub(crate) fn by(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
+    /// Blocks until the result is there. Every request has a deadline, so this returns (O29): if the node itself hangs,
+    /// in a disk that never answers for example, a second after that deadline.
     ///
     /// # Errors
     /// Whatever the request ended with.
     pub fn wait(self) -> Result<T, E> {
-        let mut state = self.slot.state.lock();
-        loop {
-            if let Some(value) = state.value.take() {
-                return value;
+        let Some(deadline) = self.deadline else {
+            let mut state = self.slot.state.lock();
+            loop {
+                if let Some(value) = state.value.take() {
+                    return value;
+                }
+                self.slot.filled.wait(&mut state);
             }
-            self.slot.filled.wait(&mut state);
-        }
+        };
+        let patience = (deadline + GRACE).saturating_duration_since(Instant::now());
+        self.wait_timeout(patience).unwrap_or_else(|_| Err(E::overdue()))
     }
+}
 
+impl<T, E> Pending<T, E> {
     /// Blocks for at most `timeout`; gives itself back if there is no result yet.
     ///
     /// # Errors
@@ -159,6 +176,10 @@ mod tests {
         fn abandoned() -> Self {
             Self
         }
+
+        fn overdue() -> Self {
+            Self
+        }
     }
 
     #[test]
@@ -174,6 +195,13 @@ mod tests {
         let (resolver, pending) = pending::<u32, Lost>();
         drop(resolver);
         assert_eq!(pending.wait(), Err(Lost));
+    }
+
+    #[test]
+    fn whoever_waits_gives_up_some_time_after_the_deadline() {
+        let (_resolver, pending) = pending::<u32, Lost>();
+        let long_over = Instant::now() - Duration::from_millis(990);
+        assert_eq!(pending.by(long_over).wait(), Err(Lost));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl<R: Send + 'static> NodeHandle<R> {
         let data = Payload::Application { id, data }.encode();
         let (resolver, pending) = pending();
         self.submit(id, ForwardKind::Normal, data, deadline, Waiter::Apply(resolver));
-        pending
+        pending.by(deadline)
     }
 
     /// Adds, promotes or removes a member; resolves when the change is applied here and the next can be proposed (O8).
@@ -103,8 +103,9 @@ impl<R: Send + 'static> NodeHandle<R> {
             EntryKind::ConfChangeV2 | EntryKind::Normal => ForwardKind::ConfChangeV2,
         };
         let (resolver, pending) = pending();
-        self.submit(id, kind, data, self.deadline(), Waiter::Members(resolver));
-        pending
+        let deadline = self.deadline();
+        self.submit(id, kind, data, deadline, Waiter::Members(resolver));
+        pending.by(deadline)
     }
 
     /// Replaces a member's peer URLs, by an entry that every member applies.
@@ -135,8 +136,9 @@ impl<R: Send + 'static> NodeHandle<R> {
         let id = self.shared().next_id();
         let data = Payload::Attributes { id, update }.encode();
         let (resolver, pending) = pending();
-        self.submit(id, ForwardKind::Normal, data, self.deadline(), Waiter::Members(resolver));
-        pending
+        let deadline = self.deadline();
+        self.submit(id, ForwardKind::Normal, data, deadline, Waiter::Members(resolver));
+        pending.by(deadline)
     }
 
     fn submit(
@@ -169,7 +171,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     pub fn read_index_by(&self, deadline: Instant) -> Pending<u64, ReadError> {
         let (resolver, pending) = pending();
         match self.shared().inbox.data(Data::Read { resolver, deadline }) {
-            Ok(()) => pending,
+            Ok(()) => pending.by(deadline),
             Err(NotTaken::Full) => Pending::ready(Err(ReadError::Busy(Busy::Requests))),
             Err(NotTaken::Closed) => Pending::ready(Err(ReadError::Stopped)),
         }
@@ -181,7 +183,7 @@ impl<R: Send + 'static> NodeHandle<R> {
         let deadline = Instant::now()
             + 2 * self.shared().config.election_timeout().max(Duration::from_millis(500));
         match self.shared().inbox.data(Data::Transfer { to, resolver, deadline }) {
-            Ok(()) => pending,
+            Ok(()) => pending.by(deadline),
             Err(NotTaken::Full) => Pending::ready(Err(TransferError::Busy(Busy::Requests))),
             Err(NotTaken::Closed) => Pending::ready(Err(TransferError::Stopped)),
         }
