@@ -105,6 +105,7 @@ impl Commit {
         counters: &Counters,
     ) -> Result<(), Error> {
         let mut progress = self.progress.lock();
+        let lsn = lsn.min(progress.written.lsn); // or a ticket of another log would wait for ever
         loop {
             if progress.durable.lsn >= lsn {
                 return Ok(());

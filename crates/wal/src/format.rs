@@ -5,15 +5,21 @@
 use crate::Lsn;
 
 mod checkpoint;
-mod frame;
-mod header;
-mod slot;
-
 pub(crate) use checkpoint::Checkpoint;
-pub(crate) use frame::MAX_TERM;
-pub(crate) use frame::{Encoder, Fault, Frame, Kind, batch_len, checkpoint_len, first_frame};
-pub(crate) use frame::{Lookup, read_entry, read_frame};
+
+mod encode;
+pub(crate) use encode::{Encoder, batch_len, checkpoint_len};
+
+mod frame;
+pub(crate) use frame::{Fault, Frame, Kind, MAX_TERM, first_frame, read_entry, read_frame};
+
+mod header;
 pub(crate) use header::{HEADER_COPIES, HeaderError, SegmentHeader};
+
+mod lookup;
+pub(crate) use lookup::Lookup;
+
+mod slot;
 pub(crate) use slot::{Position, SLOT_OFFSETS, Slot, SlotState};
 
 /// The version of the format that this crate writes, and the only one it reads.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::commit::{Commit, Ticket};
 use crate::format::Position;
@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) observer: Arc<dyn Observer>,
     recovery: Recovery,
     closed: AtomicBool,
+    /// Held shared by whoever changes files but is no append: the lock is not given back under its hands.
+    upkeep: RwLock<()>,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -82,6 +84,7 @@ impl Wal {
             observer,
             recovery,
             closed: AtomicBool::new(false),
+            upkeep: RwLock::new(()),
             lock: Mutex::new(Some(lock)),
         };
         Self { inner: Arc::new(inner) }
@@ -200,7 +203,7 @@ impl Wal {
     /// and [`Error::Io`], which poisons the log, if a file could not be removed.
     pub fn release(&self, before: u64) -> Result<Released, Error> {
         let inner = &*self.inner;
-        inner.check()?;
+        let _open = inner.keep_open()?;
         let covered = inner.state.read().covered().index;
         if before > covered.saturating_add(1) {
             return Err(Error::NotCovered { before, covered });
@@ -274,6 +277,12 @@ impl Inner {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { self.commit.check() }
     }
 
+    /// Keeps the log from being closed for as long as the guard lives.
+    pub(crate) fn keep_open(&self) -> Result<RwLockReadGuard<'_, ()>, Error> {
+        let open = self.upkeep.read();
+        self.check().map(|()| open)
+    }
+
     pub(crate) fn wait(&self, lsn: Lsn) -> Result<(), Error> {
         self.commit.wait(lsn, &*self.observer, &self.counters)
     }
@@ -299,6 +308,7 @@ impl Inner {
             }
             self.lock.lock().take()
         };
+        let _alone = self.upkeep.write(); // nobody prepares, marks or releases any more
         let closed = self.wait(self.commit.written().lsn).and_then(|()| self.write_marks());
         drop(lock);
         closed

@@ -17,7 +17,7 @@ impl Wal {
     /// [`Error::NoSpace`]: appends go on while what is ready lasts ([`space_left`](Self::space_left)). [`Error::Io`]
     /// poisons the log.
     pub fn prepare(&self) -> Result<usize, Error> {
-        self.inner.check()?;
+        let _open = self.inner.keep_open()?;
         self.inner.or_poison(self.inner.pool.fill())
     }
 
@@ -27,7 +27,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Io`], which poisons the log.
     pub fn finish_segment(&self) -> Result<usize, Error> {
-        self.inner.check()?;
+        let _open = self.inner.keep_open()?;
         self.inner.finish()
     }
 
@@ -38,7 +38,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Io`], which poisons the log.
     pub fn idle(&self) -> Result<bool, Error> {
-        self.inner.check()?;
+        let _open = self.inner.keep_open()?;
         self.inner.mark_idle()
     }
 }

@@ -167,6 +167,39 @@ fn a_closed_log_refuses_its_other_handles() {
     assert_eq!((again.last_index(), other.last_index()), (1, 1));
 }
 
+/// Whoever opens the log next must not find a segment of ours put over one of its own.
+#[test]
+fn closing_waits_for_a_segment_in_the_making() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let held = disk.hold_syncs();
+    thread::scope(|scope| {
+        let maintainer = log.clone();
+        let preparing = scope.spawn(move || maintainer.prepare());
+        assert!(held.wait_for(1, LIMIT), "a segment is being synced");
+        let closing = scope.spawn(move || log.close());
+        let patience = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < patience {
+            assert!(!closing.is_finished(), "closed under the hands of whoever prepares");
+            thread::yield_now();
+        }
+        assert!(matches!(reopen(&disk), Err(Error::Locked { .. })));
+        drop(held);
+        preparing.join().expect("no panic").expect("prepares");
+        closing.join().expect("no panic").expect("closes");
+    });
+    assert_eq!(reopen(&disk).expect("opens").stats().segments, 3);
+}
+
+#[test]
+fn a_ticket_of_another_log_does_not_wait_for_ever() {
+    let logs = [SimDisk::new(), SimDisk::new()]
+        .map(|disk| options(&disk).create(DIR, b"").expect("creates"));
+    let ticket = logs[0].append(&Batch::of(&run(1..=9, 1))).expect("appends");
+    logs[1].wait(ticket).expect("nothing to wait for");
+    logs[0].wait(ticket).expect("syncs");
+}
+
 #[test]
 fn dropping_the_last_handle_closes() {
     let disk = SimDisk::new();
