@@ -38,6 +38,7 @@ pub(super) fn send(
         error => SnapshotSendError::Unreachable { id, source: error.into_io() },
     })?;
     *peer.snapshot.lock() = Some(Arc::clone(&link.stream));
+    let _cut = CutOnDrop(peer);
     // A disk may keep the receiver from reading for longer than a lane would put up with.
     let patience = shared.options.write_timeout.max(shared.options.snapshot_timeout / 4);
     let _ = link.stream.set_write_timeout(Some(patience)); // an error means that the connection is gone
@@ -46,15 +47,23 @@ pub(super) fn send(
     } else {
         stream(shared, &mut link, envelope, content)
     };
-    *peer.snapshot.lock() = None;
-    // However it ended, a connection that is cut cannot be taken for a snapshot that is whole.
-    let _ = link.stream.shutdown(Shutdown::Both);
     match result {
         Err(_) if peer.is_removed() => Err(SnapshotSendError::PeerRemoved),
         Err(SnapshotSendError::Lost(_)) if shared.crew.is_stopping() => {
             Err(SnapshotSendError::Stopped)
         }
         result => result,
+    }
+}
+
+/// Cuts a snapshot's connection however it ended, also by a panic of the reader: what is cut cannot be taken for whole.
+struct CutOnDrop<'a>(&'a Peer);
+
+impl Drop for CutOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.snapshot.lock().take() {
+            let _ = stream.shutdown(Shutdown::Both); // an error means that it has ended already
+        }
     }
 }
 
