@@ -14,6 +14,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Where in the log this start's own output begins.
+    begin: usize,
     ended: Option<ExitStatus>,
 }
 
@@ -25,11 +27,12 @@ impl Process {
     pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Outcome<Self> {
         let mut file = OpenOptions::new().create(true).append(true).open(log)?;
         writeln!(file, "==== start of {name}: {command:?}")?;
+        let begin = usize::try_from(file.metadata()?.len())?;
         let streams: (File, File) = (file.try_clone()?, file);
         let child = command.stdin(Stdio::null()).stdout(streams.0).stderr(streams.1).spawn();
         let child =
             child.map_err(|error| Failure::new(format!("cannot start {command:?}: {error}")))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), ended: None })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), begin, ended: None })
     }
 
     /// The process id.
@@ -72,7 +75,7 @@ impl Process {
         waited.map_err(|_| self.failure(&format!("still runs after {bound:?}")))
     }
 
-    /// Waits until the log holds `text`.
+    /// Waits until it has printed `text`.
     ///
     /// # Errors
     /// If it does not after `bound`, or the process ended without it.
@@ -91,12 +94,11 @@ impl Process {
         }
     }
 
-    /// Everything it printed, over all its starts with this log.
+    /// Everything it printed since this start.
     #[must_use]
     pub fn log_text(&self) -> String {
-        std::fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.begin..).unwrap_or_default()).into_owned()
     }
 
     /// A failure about this process, with the end of its log.
@@ -163,6 +165,15 @@ mod tests {
         let mut process = stub(&scratch, "sleep 0.1; echo ready; exec sleep 600");
         process.wait_for_log("ready", SOON).expect("it prints it");
         assert!(process.ended().is_none());
+    }
+
+    #[test]
+    fn what_an_earlier_start_printed_does_not_count() {
+        let scratch = Scratch::new("earlier").expect("a directory");
+        stub(&scratch, "echo ready").wait(SOON).expect("ends at once");
+        stub(&scratch, "exit 1 # ready")
+            .wait_for_log("ready", SOON)
+            .expect_err("it did not say so");
     }
 
     #[test]
