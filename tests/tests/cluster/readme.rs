@@ -74,7 +74,10 @@ fn the_three_member_walk_through_works() {
         processes.push(Process::spawn(&fourth_name, &mut fourth, &log)?);
         eventually("the promotion", SOON, || first.member_promote(added).ok())
             .map_err(|failure| processes[3].failure(&failure.to_string()))?;
-        assert_eq!(client("42379")?.get("boat")?.expect("acknowledged").value, "oarlock");
+        let fourth = client("42379")?;
+        let found =
+            eventually("a read through the fourth", SOON, || fourth.get("boat").ok().flatten())?;
+        assert_eq!(found.value, "oarlock");
         Ok(())
     });
 }
