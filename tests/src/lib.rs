@@ -47,6 +47,8 @@ pub use require::{etcdctl, require};
 mod scratch;
 pub use scratch::{Scratch, scenario};
 
+pub mod script;
+
 mod server;
 pub use server::{Flags, free_port, server_binary};
 

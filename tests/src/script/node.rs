@@ -1,0 +1,781 @@
+//! One node, one stage at a time: the same core, held messages, log view and boot as the threads have.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use oarlock_raftnode::bootstrap::{Boot, BootError, boot};
+use oarlock_raftnode::core::{AfterPersist, Core, Effects, Event, Held, Persist, Restore, tidy};
+use oarlock_raftnode::membership::{ChangeEntry, EntryKind, ProposalId};
+use oarlock_raftnode::raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use oarlock_raftnode::wire::{self, Forward, ForwardKind, Inbound};
+use oarlock_raftnode::{
+    AttributeUpdate, Config, LogBatch, LogReader, LogStore, MemSnapshots, MemStore, Payload,
+    SnapshotId, SnapshotMark, SnapshotStore, Verdict,
+};
+
+use super::machine::{Machine, Outcome};
+use super::net::{Net, Packet};
+use super::text;
+use super::trace::Trace;
+use super::witness::Witness;
+
+/// What surrounds a node.
+pub(super) struct Around<'a> {
+    pub(super) net: &'a mut Net,
+    pub(super) witness: &'a mut Witness,
+    pub(super) trace: &'a mut Trace,
+}
+
+pub(super) struct Node {
+    pub(super) id: u64,
+    pub(super) store: MemStore,
+    pub(super) snapshots: MemSnapshots,
+    /// `None` while it is down.
+    pub(super) life: Option<Life>,
+}
+
+/// What a crash ends.
+pub(super) struct Life {
+    pub(super) core: Core,
+    pub(super) held: Held,
+    /// Not written yet.
+    pub(super) writes: VecDeque<Write>,
+    /// Written and synced, not reported yet.
+    pub(super) unreported: VecDeque<Report>,
+    /// Not applied yet.
+    pub(super) jobs: VecDeque<Job>,
+    pub(super) machine: Machine,
+    pub(super) log: Shadow,
+    /// The commit index when the node was last looked at.
+    pub(super) commit: u64,
+    pub(super) incarnation: u64,
+    sequence: u64,
+    waiting: BTreeMap<ProposalId, String>,
+    reads: BTreeMap<u64, Read>,
+    tokens: u64,
+    /// Outcomes of snapshots for the core.
+    pub(super) sent: VecDeque<(u64, bool)>,
+}
+
+pub(super) enum Write {
+    Stage(Persist),
+    Mark { mark: SnapshotMark, announcement: Bytes },
+}
+
+pub(super) enum Report {
+    Stage(u64),
+    Mark { mark: SnapshotMark, announcement: Bytes },
+}
+
+pub(super) enum Job {
+    Entry(Entry),
+    Restore(Restore),
+    Snapshot,
+}
+
+struct Read {
+    /// What a client could know when it asked.
+    asked_at: u64,
+    confirmed: Option<u64>,
+}
+
+/// The log as the node has it in memory, durable or not.
+#[derive(Default)]
+pub(super) struct Shadow {
+    /// Index and term before the first entry; the term is 0 if nobody knows.
+    before: (u64, u64),
+    entries: VecDeque<Entry>,
+}
+
+impl Shadow {
+    fn of(store: &MemStore) -> Self {
+        let first = store.first_index();
+        let term = store.term(first - 1).unwrap_or(0);
+        let entries = store.entries(first, store.last_index() + 1, u64::MAX).unwrap_or_default();
+        Self { before: (first - 1, term), entries: entries.into() }
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.before.0 + self.entries.len() as u64
+    }
+
+    pub(super) fn get(&self, index: u64) -> Option<&Entry> {
+        self.entries.get(index.checked_sub(self.before.0 + 1)? as usize)
+    }
+
+    pub(super) fn term(&self, index: u64) -> Option<u64> {
+        if index == self.before.0 {
+            return Some(self.before.1).filter(|term| *term != 0);
+        }
+        self.get(index).map(|entry| entry.term)
+    }
+
+    pub(super) fn from(&self, first: u64) -> Vec<Entry> {
+        self.entries.iter().filter(|entry| entry.index >= first).cloned().collect()
+    }
+
+    fn follow(&mut self, persist: &Persist) {
+        if let Some(mark) = &persist.install {
+            *self = Self { before: (mark.index, mark.term), entries: VecDeque::new() };
+        }
+        if let Some(first) = persist.entries.first() {
+            self.entries.truncate((first.index - self.before.0 - 1) as usize);
+            self.entries.extend(persist.entries.iter().cloned());
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn new(id: u64) -> Self {
+        Self { id, store: MemStore::new(), snapshots: MemSnapshots::new(), life: None }
+    }
+
+    /// Boots and starts, as `how` says.
+    pub(super) fn start(
+        &mut self,
+        how: &Boot,
+        config: &Config,
+        around: &mut Around<'_>,
+    ) -> Result<(), BootError> {
+        let recovered = boot(&mut self.store, &self.snapshots, how)?;
+        let mut machine = Machine::default();
+        if let Some(id) = recovered.snapshot_id() {
+            match machine.restore(&self.snapshots, id) {
+                Ok(_) => around.witness.state(self.id, id.index, machine.digest),
+                Err(error) => around.witness.violation(format!("{}: {error}", self.id)),
+            }
+        }
+        let view = recovered.view(self.store.reader(), 4096)?;
+        let core = match Core::new(config, &recovered, view) {
+            Ok(core) => core,
+            Err(error) => {
+                around.witness.violation(format!("{} does not start: {error}", self.id));
+                return Ok(());
+            }
+        };
+        let (first, last) = (recovered.first_index, recovered.last_index);
+        let from = recovered.snapshot_id().map_or_else(String::new, |id| format!(" snapshot {id}"));
+        let hard_state = text::hard_state(&recovered.hard_state);
+        let line = format!(
+            "starts life {}: {hard_state} log {first}..{last}{from}",
+            recovered.incarnation
+        );
+        around.trace.say(self.id, line);
+        self.life = Some(Life {
+            core,
+            held: Held::default(),
+            writes: VecDeque::new(),
+            unreported: VecDeque::new(),
+            jobs: VecDeque::new(),
+            machine,
+            log: Shadow::of(&self.store),
+            commit: recovered.snapshot.as_ref().map_or(0, |mark| mark.index),
+            incarnation: recovered.incarnation,
+            sequence: 0,
+            waiting: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            tokens: 0,
+            sent: VecDeque::new(),
+        });
+        self.pump(around);
+        Ok(())
+    }
+
+    /// Power loss. The first `kept` writes that were under way turn out to have reached the disk.
+    pub(super) fn crash(&mut self, kept: usize) {
+        if let Some(life) = self.life.take() {
+            for write in life.writes.iter().take(kept) {
+                // What the log refuses it would have refused before the crash: found by `sync`.
+                let _ = append(&mut self.store, write);
+            }
+        }
+        let kept = if kept == 0 { 0 } else { self.store.unsynced_batches() };
+        self.store = self.store.crash_keeping(kept);
+    }
+
+    /// A new disk: everything it knew and promised is gone.
+    pub(super) fn wipe(&mut self) {
+        *self = Self::new(self.id);
+    }
+
+    /// Does something to the core, and then all that follows from it at once.
+    pub(super) fn act(&mut self, around: &mut Around<'_>, act: impl FnOnce(&mut Core)) {
+        if let Some(life) = &mut self.life {
+            act(&mut life.core);
+        }
+        self.pump(around);
+    }
+
+    /// What the node thread does between two arrivals.
+    pub(super) fn pump(&mut self, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        for _ in 0..10_000 {
+            let mut idle = true;
+            while let Some((peer, ok)) = life.sent.pop_front() {
+                life.core.handle_snapshot_sent(peer, ok);
+                idle = false;
+            }
+            life.release(self.id, &self.store, &self.snapshots, around);
+            match life.core.poll_effects() {
+                Ok(None) => {}
+                Ok(Some(effects)) => {
+                    idle = false;
+                    life.carry_out(self.id, effects, &self.store, &self.snapshots, around);
+                }
+                Err(error) => {
+                    return around.witness.violation(format!("{}: the log: {error}", self.id));
+                }
+            }
+            while let Some(event) = life.core.poll_event() {
+                idle = false;
+                life.on_event(self.id, event, around);
+            }
+            if idle {
+                life.answer_reads(self.id, around);
+                return;
+            }
+        }
+        around.witness.violation(format!("{} never comes to rest", self.id));
+    }
+
+    /// Writes the next `count` stages and syncs, without reporting it.
+    pub(super) fn sync(&mut self, count: usize, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let mut must_sync = false;
+        let count = count.min(life.writes.len());
+        for write in life.writes.drain(..count) {
+            let Ok(before) = self.store.state() else { return };
+            if let Err(error) = append(&mut self.store, &write) {
+                return around.witness.violation(format!("{}: the log refuses: {error}", self.id));
+            }
+            match write {
+                Write::Stage(stage) => {
+                    if let Some(hard_state) = &stage.hard_state {
+                        around.witness.hard_state(self.id, &before.hard_state, hard_state);
+                        let old = &before.hard_state;
+                        if !stage.must_sync
+                            && (old.term, old.vote) != (hard_state.term, hard_state.vote)
+                        {
+                            around.witness.violation(format!("{}: a vote is not synced", self.id));
+                        }
+                    }
+                    if let Some(first) = stage.entries.first() {
+                        let before =
+                            self.store.term(first.index - 1).ok().filter(|term| *term != 0);
+                        around.witness.entries(self.id, before, &stage.entries);
+                        if !stage.must_sync {
+                            around
+                                .witness
+                                .violation(format!("{}: entries are not synced", self.id));
+                        }
+                    }
+                    must_sync |= stage.must_sync;
+                    life.unreported.push_back(Report::Stage(stage.number));
+                }
+                Write::Mark { mark, announcement } => {
+                    must_sync = true;
+                    life.unreported.push_back(Report::Mark { mark, announcement });
+                }
+            }
+        }
+        if must_sync && let Err(error) = self.store.sync() {
+            around.witness.violation(format!("{}: {error}", self.id));
+        }
+    }
+
+    /// Reports what is synced, one stage at a time, or all with one number.
+    pub(super) fn report(&mut self, together: bool, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let mut reports: Vec<Report> = life.unreported.drain(..).collect();
+        if together {
+            let last = reports.iter().rposition(|report| matches!(report, Report::Stage(_)));
+            let mut place = 0;
+            reports.retain(|report| {
+                place += 1;
+                matches!(report, Report::Mark { .. }) || Some(place - 1) == last
+            });
+        }
+        for report in reports {
+            match report {
+                Report::Stage(number) => {
+                    life.core.handle_persisted(number);
+                    life.release(self.id, &self.store, &self.snapshots, around);
+                }
+                Report::Mark { mark, announcement } => {
+                    around.trace.say(self.id, format!("has a snapshot at {}", mark.index));
+                    life.core.handle_snapshot_ready(mark, announcement);
+                }
+            }
+        }
+        self.pump(around);
+    }
+
+    /// Applies up to `count` of what waits.
+    pub(super) fn apply(&mut self, count: usize, around: &mut Around<'_>) {
+        let mut applied = None;
+        for _ in 0..count {
+            let Some(life) = &mut self.life else { return };
+            let Some(job) = life.jobs.pop_front() else { break };
+            let done = match job {
+                Job::Entry(entry) => {
+                    applied = Some(entry.index);
+                    life.apply(self.id, &entry, &self.store, around)
+                }
+                Job::Restore(restore) => self.restore(restore, around),
+                Job::Snapshot => self.snapshot(around),
+            };
+            if let Err(error) = done {
+                around.witness.violation(format!("{}: {error}", self.id));
+            }
+            self.pump(around);
+        }
+        if let (Some(index), Some(life)) = (applied, &mut self.life) {
+            life.core.handle_applied(index);
+        }
+        self.pump(around);
+    }
+
+    fn restore(&mut self, restore: Restore, around: &mut Around<'_>) -> Result<(), String> {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        let Restore { mark, head: announcement } = restore;
+        let on_disk = self.store.state().ok().and_then(|state| state.snapshot);
+        if on_disk.map(|mark| mark.id()) != Some(mark.id()) {
+            return Err(format!("restores {} before its mark is on disk (O5)", mark.index));
+        }
+        let head = life.machine.restore(&self.snapshots, mark.id())?;
+        around.trace.say(self.id, format!("restores snapshot {}", text::head(&head)));
+        around.witness.state(self.id, mark.index, life.machine.digest);
+        if let Some(members) = &life.machine.members {
+            around.witness.members(self.id, mark.index, members);
+        }
+        let index = mark.index;
+        life.core.handle_restored(mark, head, announcement);
+        self.store.release(index + 1).map_err(|error| error.to_string())
+    }
+
+    /// Takes a snapshot; its mark is written like everything else.
+    pub(super) fn snapshot(&mut self, around: &mut Around<'_>) -> Result<(), String> {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        if let Some((head, len)) = life.machine.snapshot(&self.snapshots)? {
+            around.trace.detail(self.id, || format!("takes a snapshot: {}", text::head(&head)));
+            let announcement = head.announce(len);
+            life.writes.push_back(Write::Mark { mark: head.mark, announcement });
+        }
+        Ok(())
+    }
+
+    /// Forgets entries up to `index`, or what the last durable snapshot covers.
+    pub(super) fn compact(&mut self, index: u64) -> Result<u64, String> {
+        let Some(life) = &mut self.life else { return Ok(0) };
+        let mark = self.store.state().map_err(|error| error.to_string())?.snapshot;
+        let index = index.min(mark.map_or(0, |mark| mark.index));
+        let compacted = life.core.handle_compact(index).map_err(|error| error.to_string())?;
+        if compacted > life.core.applied() {
+            return Err(format!("compacted {compacted}, applied {} (O18)", life.core.applied()));
+        }
+        self.store.release(compacted + 1).map_err(|error| error.to_string())?;
+        let _ = self.snapshots.purge(index);
+        Ok(compacted)
+    }
+
+    /// A word for the state machine, several together.
+    pub(super) fn propose(&mut self, words: &[&str], around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let mut forwards = Vec::new();
+        for word in words {
+            let id = life.next_id(self.id, format!("{word:?}"));
+            let data = Payload::Application { id, data: Bytes::copy_from_slice(word.as_bytes()) };
+            forwards.push(Forward { id, kind: ForwardKind::Normal, data: data.encode() });
+        }
+        life.core.handle_propose(forwards);
+        self.pump(around);
+    }
+
+    pub(super) fn publish(&mut self, name: &str, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let id = life.next_id(self.id, format!("publish {name}"));
+        let update = AttributeUpdate::Publish {
+            member: self.id,
+            name: name.into(),
+            client_urls: vec![format!("http://{name}:2")],
+            birth: self.id,
+        };
+        let data = Payload::Attributes { id, update }.encode();
+        life.core.handle_propose(vec![Forward { id, kind: ForwardKind::Normal, data }]);
+        self.pump(around);
+    }
+
+    pub(super) fn change(&mut self, change: ChangeEntry, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let id = life.next_id(self.id, text::change(&change));
+        let (kind, data) = change.proposed_by(id).encode();
+        let kind = match kind {
+            EntryKind::ConfChange => ForwardKind::ConfChange,
+            EntryKind::ConfChangeV2 | EntryKind::Normal => ForwardKind::ConfChangeV2,
+        };
+        life.core.handle_propose(vec![Forward { id, kind, data }]);
+        self.pump(around);
+    }
+
+    pub(super) fn read(&mut self, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        life.tokens += 1;
+        let asked_at = around.witness.applied();
+        life.reads.insert(life.tokens, Read { asked_at, confirmed: None });
+        life.core.handle_read(life.tokens);
+        self.pump(around);
+    }
+
+    /// Something arrives. What a snapshot came to is for its sender.
+    pub(super) fn receive(
+        &mut self,
+        from: u64,
+        packet: Packet,
+        around: &mut Around<'_>,
+    ) -> Option<bool> {
+        let life = self.life.as_mut()?;
+        if let Some(content) = packet.content {
+            let message = match wire::decode_snapshot(packet.head) {
+                Ok(message) => message,
+                Err(error) => {
+                    around.witness.violation(format!("{}: {error}", self.id));
+                    return Some(false);
+                }
+            };
+            let metadata = message.get_snapshot().get_metadata();
+            let id = SnapshotId { index: metadata.index, term: metadata.term };
+            if id.index > life.core.vitals().commit {
+                let stored = self.snapshots.create(id).and_then(|mut sink| {
+                    let written = std::io::Write::write_all(&mut *sink, &content);
+                    written.expect("memory takes everything");
+                    sink.commit()
+                });
+                stored.ok()?; // whole and durable before raft hears of it (O25)
+            }
+            let taken = life.core.handle_snapshot(from, message);
+            let stale = matches!(taken, Err(oarlock_raftnode::core::StepError::Stale));
+            if let Err(error) = &taken {
+                around.trace.say(self.id, format!("leaves the snapshot of {from}: {error}"));
+            }
+            self.pump(around);
+            return Some(taken.is_ok() || stale);
+        }
+        match wire::decode(packet.head, packet.payloads) {
+            Ok(Inbound::Raft(message)) => {
+                if let Err(error) = life.core.handle_message(from, message) {
+                    let line = format!("refuses {} of {from}: {error}", packet.label);
+                    match error {
+                        oarlock_raftnode::core::StepError::Refused(refused)
+                            if refused.is_fault() =>
+                        {
+                            around.trace.say(self.id, line);
+                        }
+                        _ => around.trace.detail(self.id, || line),
+                    }
+                }
+            }
+            Ok(Inbound::Forward(forward)) => life.core.handle_forward(from, forward),
+            Ok(Inbound::ForwardReply(reply)) => life.core.handle_forward_reply(from, &reply),
+            Ok(_) => {}
+            Err(error) => around.witness.violation(format!("{}: {error}", self.id)),
+        }
+        self.pump(around);
+        None
+    }
+}
+
+fn append(store: &mut MemStore, write: &Write) -> Result<(), oarlock_raftnode::LogError> {
+    match write {
+        Write::Stage(Persist { install, entries, hard_state, .. }) => {
+            let (install, hard_state) = (install.clone(), hard_state.clone());
+            let batch = LogBatch { install, entries, hard_state, ..LogBatch::default() };
+            if batch.is_empty() { Ok(()) } else { store.append(&batch) }
+        }
+        Write::Mark { mark, .. } => {
+            store.append(&LogBatch { compact: Some(mark.clone()), ..LogBatch::default() })
+        }
+    }
+}
+
+impl Life {
+    fn next_id(&mut self, origin: u64, what: String) -> ProposalId {
+        self.sequence += 1;
+        let id = ProposalId { origin, incarnation: self.incarnation, sequence: self.sequence };
+        self.waiting.insert(id, what);
+        id
+    }
+
+    /// The stages of one Ready.
+    fn carry_out(
+        &mut self,
+        id: u64,
+        effects: Effects,
+        store: &MemStore,
+        snapshots: &MemSnapshots,
+        around: &mut Around<'_>,
+    ) {
+        let Effects { now, persist, after_persist, apply } = effects;
+        if let Some(change) = now.role {
+            let vitals = change.vitals;
+            let leader = match vitals.leader {
+                0 => String::new(),
+                leader => format!(", leader {leader}"),
+            };
+            let role = text::role(vitals.role);
+            around.trace.role(id, format!("{role} of term {}{leader}", vitals.term));
+        }
+        self.log.follow(&persist);
+        if let Some(committed) = now.committed {
+            around.trace.detail(id, || format!("knows {committed} committed"));
+            if committed == 0 {
+                around.witness.violation(format!("{id} publishes commit 0 (O28)"));
+            }
+        }
+        if let Some(reads) = now.reads {
+            for token in reads.tokens {
+                if let Some(read) = self.reads.get_mut(&token) {
+                    read.confirmed = Some(reads.index);
+                }
+            }
+        }
+        self.send(id, now.messages, store, snapshots, around);
+        if !after_persist.messages.is_empty() || after_persist.await_change.is_some() {
+            around.trace.detail(id, || held(&after_persist));
+        }
+        self.held.hold(after_persist);
+        if !persist.is_empty() {
+            around.trace.detail(id, || written(&persist));
+        }
+        self.jobs.extend(apply.entries.into_iter().map(Job::Entry));
+        if persist.is_empty() && self.writes.is_empty() && self.unreported.is_empty() {
+            self.core.handle_persisted(persist.number);
+        } else {
+            self.writes.push_back(Write::Stage(persist));
+        }
+    }
+
+    fn release(
+        &mut self,
+        id: u64,
+        store: &MemStore,
+        snapshots: &MemSnapshots,
+        around: &mut Around<'_>,
+    ) {
+        for stage in self.held.release(self.core.acknowledged(), self.core.change_applied()) {
+            if let Some(restore) = stage.restore {
+                self.jobs.push_back(Job::Restore(restore));
+            }
+            self.send(id, stage.messages, store, snapshots, around);
+        }
+    }
+
+    fn send(
+        &mut self,
+        id: u64,
+        messages: Vec<Message>,
+        store: &MemStore,
+        snapshots: &MemSnapshots,
+        around: &mut Around<'_>,
+    ) {
+        for message in tidy(messages, self.core.cluster()) {
+            around.witness.message(id, &message, store);
+            let text = text::message(&message);
+            around.trace.detail(id, || format!("sends {text}"));
+            let to = message.to;
+            let packet = if message.get_msg_type() == MessageType::MsgSnapshot {
+                let Some(packet) = snapshot_packet(&message, snapshots, text) else {
+                    self.sent.push_back((to, false));
+                    continue;
+                };
+                Ok(packet)
+            } else {
+                wire::encode(&message).map(|envelope| Packet {
+                    label: envelope.label,
+                    text,
+                    head: envelope.head,
+                    payloads: envelope.payloads,
+                    content: None,
+                })
+            };
+            match packet {
+                Ok(packet) => around.net.send((id, to), packet),
+                Err(error) => around.witness.violation(format!("{id}: {error}")),
+            }
+        }
+    }
+
+    fn on_event(&mut self, id: u64, event: Event, around: &mut Around<'_>) {
+        match event {
+            Event::Refused { id: proposal, error } => {
+                if error.is_definite() {
+                    around.witness.refused_for_good(id, proposal);
+                }
+                if let Some(what) = self.waiting.remove(&proposal) {
+                    around.trace.say(id, format!("{what} refused: {error}"));
+                }
+            }
+            Event::Forward { to, forward } => {
+                let text = text::forward(to, &forward);
+                around.trace.detail(id, || format!("sends {text}"));
+                match wire::encode_forward(to, &forward) {
+                    Ok(envelope) => {
+                        let (head, payloads) = (envelope.head, envelope.payloads);
+                        let label = envelope.label;
+                        let packet = Packet { label, text, head, payloads, content: None };
+                        around.net.send((id, to), packet);
+                    }
+                    Err(error) => around.witness.violation(format!("{id}: {error}")),
+                }
+            }
+            Event::ForwardReply { to, reply } => {
+                let text = text::forward_reply(to, &reply);
+                around.trace.detail(id, || format!("sends {text}"));
+                match wire::encode_forward_reply(to, &reply) {
+                    Ok(envelope) => {
+                        let (head, payloads) = (envelope.head, envelope.payloads);
+                        let label = envelope.label;
+                        let packet = Packet { label, text, head, payloads, content: None };
+                        around.net.send((id, to), packet);
+                    }
+                    Err(error) => around.witness.violation(format!("{id}: {error}")),
+                }
+            }
+            Event::Members { id: proposal, result } => {
+                let what = self.waiting.remove(&proposal);
+                let what = what.unwrap_or_else(|| "a change nobody waits for".into());
+                let line = match result {
+                    Ok(cluster) => {
+                        let ids: Vec<u64> = cluster.members().map(|member| member.id).collect();
+                        format!("{what} done: members {}", text::ids(&ids))
+                    }
+                    Err(error) => format!("{what} refused: {error}"),
+                };
+                around.trace.say(id, line);
+            }
+            Event::MembersChanged => {
+                let configuration = self.core.configuration();
+                let mut line = format!("now has voters {}", text::ids(configuration.voters()));
+                if configuration.is_joint() {
+                    line +=
+                        &format!(" and outgoing {}", text::ids(configuration.voters_outgoing()));
+                }
+                if !configuration.learners().is_empty() {
+                    line += &format!(", learners {}", text::ids(configuration.learners()));
+                }
+                around.trace.detail(id, || line);
+            }
+            Event::SnapshotWanted(wish) => {
+                around.trace.say(id, format!("needs a snapshot for {}", wish.to));
+                self.jobs.push_back(Job::Snapshot);
+            }
+            Event::Quarantined(quarantine) => {
+                let (commit, last) = (quarantine.commit, quarantine.last_index);
+                let line =
+                    format!("goes into quarantine: its log ends at {last}, it held {commit}");
+                around.trace.say(id, line);
+            }
+            Event::Removed => around.trace.say(id, "is removed"),
+            Event::Disagreement { index, reason } => {
+                around.witness.violation(format!("{id}: disagreement at {index}: {reason}"));
+            }
+            other => around.trace.say(id, format!("{other:?}")),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        id: u64,
+        entry: &Entry,
+        store: &MemStore,
+        around: &mut Around<'_>,
+    ) -> Result<(), String> {
+        around.trace.detail(id, || format!("applies {}", text::entry(entry)));
+        if entry.get_entry_type() == EntryType::EntryNormal {
+            match self.machine.apply(entry)? {
+                Outcome::Empty => {}
+                Outcome::Applied(proposal) => {
+                    around.witness.took_effect(id, proposal);
+                    if let Some(what) = self.waiting.remove(&proposal) {
+                        let (term, index) = (entry.term, entry.index);
+                        around.trace.say(id, format!("{what} applied at {term}/{index}"));
+                    }
+                }
+                Outcome::Left(proposal, verdict) => {
+                    let what =
+                        if verdict == Verdict::Duplicate { "a duplicate" } else { "too old" };
+                    around.trace.say(id, format!("leaves out {}: {what}", text::entry(entry)));
+                    if verdict == Verdict::Stale {
+                        self.waiting.remove(&proposal);
+                    }
+                }
+                Outcome::Attributes(proposal, update) => {
+                    around.witness.took_effect(id, proposal);
+                    let members =
+                        self.core.handle_attributes_committed(entry.index, proposal, &update);
+                    around.witness.members(id, entry.index, &members);
+                    self.machine.members = Some(members);
+                }
+            }
+        } else {
+            self.machine.follow(entry)?;
+            let members = self.core.handle_change_committed(entry);
+            around.witness.members(id, entry.index, &members);
+            self.machine.members = Some(members);
+        }
+        around.witness.applied_entry(id, entry, self.machine.digest, store);
+        Ok(())
+    }
+
+    fn answer_reads(&mut self, id: u64, around: &mut Around<'_>) {
+        let applied = self.core.applied();
+        self.reads.retain(|token, read| {
+            let Some(index) = read.confirmed.filter(|index| *index <= applied) else { return true };
+            around.witness.read(id, read.asked_at, index, self.machine.applied.1);
+            around.trace.say(id, format!("read {token} served at {index}"));
+            false
+        });
+    }
+
+    /// Whether nothing is left to do before something arrives.
+    pub(super) fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.unreported.is_empty() && self.jobs.is_empty()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+fn snapshot_packet(message: &Message, snapshots: &MemSnapshots, text: String) -> Option<Packet> {
+    let metadata = message.get_snapshot().get_metadata();
+    let id = SnapshotId { index: metadata.index, term: metadata.term };
+    let mut source = snapshots.open(id).ok()?;
+    let mut content = Vec::new();
+    std::io::Read::read_to_end(&mut source.content, &mut content).ok()?;
+    let head = wire::encode_snapshot(message, source.len).ok()?.head;
+    let content = Some(content.into());
+    Some(Packet { label: "snapshot", text, head, payloads: Vec::new(), content })
+}
+
+fn written(persist: &Persist) -> String {
+    let mut parts = Vec::new();
+    if let Some(mark) = &persist.install {
+        parts.push(format!("snapshot mark {}/{}", mark.term, mark.index));
+    }
+    if !persist.entries.is_empty() {
+        parts.push(text::entries(&persist.entries));
+    }
+    if let Some(hard_state) = &persist.hard_state {
+        parts.push(text::hard_state(hard_state));
+    }
+    format!("writes #{}: {}", persist.number, parts.join(", "))
+}
+
+fn held(stage: &AfterPersist) -> String {
+    let messages: Vec<String> = stage.messages.iter().map(text::message).collect();
+    let until = match stage.await_change {
+        Some(index) => format!("#{} and change {index}", stage.number),
+        None => format!("#{}", stage.number),
+    };
+    format!("holds until {until}: [{}]", messages.join("; "))
+}
