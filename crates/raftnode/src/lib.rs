@@ -1,7 +1,9 @@
-//! Everything between `raft::RawNode` and the outside world.
+#![doc = include_str!("../README.md")]
 //!
-//! raft-rs decides; this crate makes its decisions happen, on disk, on the wire and in the state machine, in the right
-//! order. Implement one trait, [`StateMachine`], and have a durable, replicated service.
+//! # Threads and callbacks
+//!
+//! [`NodeHandle`] can be used from any thread; its methods do not wait, except those that say so. [`StateMachine`] is
+//! called on the apply thread, [`Observer`] on the thread that each of its methods names, queries on the transport's.
 #![forbid(unsafe_code)]
 
 #[cfg(all(feature = "protobuf-codec", feature = "prost-codec"))]

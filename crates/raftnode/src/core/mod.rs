@@ -260,7 +260,7 @@ impl Core {
 
     /// An own snapshot and its mark are durable: followers can have it. `head` travels with it.
     pub fn handle_snapshot_ready(&mut self, mark: SnapshotMark, head: bytes::Bytes) {
-        debug_assert!(
+        assert!(
             mark.index <= self.flight.durable_index(),
             "a snapshot of what is not durable (O9)"
         );

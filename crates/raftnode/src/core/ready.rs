@@ -35,10 +35,7 @@ impl Core {
 
         let committed = ready.take_committed_entries();
         assert!(!must_persist_before_apply(&committed, self.flight.durable_index())); // O3
-        debug_assert!(
-            !should_wait_wal_sync(ready.entries(), &committed),
-            "raft 0.7 never asks for this"
-        );
+        assert!(!should_wait_wal_sync(ready.entries(), &committed), "raft 0.7 never asks for this");
 
         let snapshot = ready.snapshot();
         let install = (!snapshot.is_empty()).then(|| mark_of(snapshot));
@@ -132,7 +129,7 @@ impl Core {
 
     /// Everything up to `index` has been applied: never more than was handed over (O18).
     pub fn handle_applied(&mut self, index: u64) {
-        debug_assert!(index <= self.flight.handed_to_apply, "applied what was not handed over");
+        assert!(index <= self.flight.handed_to_apply, "applied what was not handed over (O18)");
         if index <= self.applied {
             return;
         }

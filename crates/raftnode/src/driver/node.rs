@@ -153,7 +153,9 @@ impl Node {
     fn carry_out(&mut self, effects: Effects) -> Result<(), NodeError> {
         let Effects { now, persist, after_persist, apply } = effects;
         if let Some(role) = now.role {
+            fail_point!("raftBeforePublishRole");
             self.role_changed(role); // O1
+            fail_point!("raftAfterPublishRole");
         }
         self.publish(); // O28
         if let Some(reads) = now.reads {
@@ -163,9 +165,11 @@ impl Node {
         if !now.messages.is_empty() {
             fail_point!("raftBeforeLeaderSend");
             self.out.send(now.messages, self.core.cluster()); // O4
+            fail_point!("raftAfterLeaderSend");
         }
         self.held.hold(after_persist); // O7
         if !apply.entries.is_empty() {
+            fail_point!("raftBeforeApply");
             self.unapplied += apply.entries.iter().map(super::entry_bytes).sum::<u64>();
             let _ = self.threads.apply.send(apply::Job::Entries(apply.entries)); // if it has gone, it has said why
         }
@@ -194,7 +198,9 @@ impl Node {
             self.writes.pop_front();
             self.unsynced -= bytes;
         }
+        fail_point!("raftBeforeAdvance");
         self.core.handle_persisted(number);
+        fail_point!("raftAfterAdvance");
         self.release();
         Ok(())
     }
@@ -210,6 +216,7 @@ impl Node {
         if !messages.is_empty() {
             fail_point!("raftBeforeFollowerSend");
             self.out.send(messages, self.core.cluster());
+            fail_point!("raftAfterFollowerSend");
         }
     }
 
@@ -238,7 +245,10 @@ impl Node {
                 apply::reply(&reply, members);
             }
             Control::SnapshotTaken { mark, announcement } => {
-                self.submit(Job::Mark { mark, announcement })?;
+                // One from before a snapshot that was installed meanwhile covers nothing that is still there.
+                if mark.index >= self.core.log_bounds().0 {
+                    self.submit(Job::Mark { mark, announcement })?;
+                }
             }
             Control::Marked { mark, announcement } => {
                 log::info!(id = self.shared.id, index = mark.index; "took a snapshot");
@@ -250,7 +260,9 @@ impl Node {
                 self.core.handle_snapshot_sent(to, ok);
             }
             Control::SnapshotArrived { from, message, reply } => {
-                let taken = self.core.handle_snapshot(from, *message);
+                fail_point!("raftBeforeStepSnap");
+                let taken = self.core.handle_snapshot(from, *message); // O25
+                fail_point!("raftAfterStepSnap");
                 let _ = reply.try_send(taken); // it has room, or the transport waits no more
             }
             Control::Failed(error) => self.ending = Some(NodeEnd::Failed(error)),
@@ -378,7 +390,10 @@ impl Node {
                 Event::Refused { id, error } => self.refuse(id, error),
                 Event::Forward { to, forward } => self.out.forward(to, &forward),
                 Event::ForwardReply { to, reply } => self.out.forward_reply(to, &reply),
-                Event::Members { id, result } => self.waiters.members(id, result),
+                Event::Members { id, result } => {
+                    fail_point!("raftBeforeAnswerChange");
+                    self.waiters.members(id, result); // O8
+                }
                 Event::MembersChanged => self.members_changed()?,
                 Event::SnapshotWanted(wish) => {
                     log::info!(id = self.shared.id, to = wish.to; "a follower needs a newer snapshot");
@@ -612,7 +627,9 @@ impl Node {
         }
         self.threads.stop.store(true, Ordering::Relaxed);
         let written = self.threads.seat.drain(timeout);
+        fail_point!("raftBeforeTransportStop");
         self.out.transport().stop();
+        fail_point!("raftBeforeLogClose");
         self.shared.inbox.gone(); // and with it every question of the apply thread
         drop(self.threads.apply);
         let applied =

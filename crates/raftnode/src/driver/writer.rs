@@ -67,6 +67,7 @@ impl Writer {
                 }
                 Job::Mark { mark, announcement } => {
                     self.append(std::mem::take(&mut merged))?;
+                    fail_point!("raftBeforeMarkSnap", |_| Err(injected()));
                     self.store
                         .append(&LogBatch { compact: Some(mark.clone()), ..LogBatch::default() })?;
                     must_sync = true;
@@ -86,6 +87,7 @@ impl Writer {
         for job in after_sync {
             match job {
                 Job::Release(before) => {
+                    fail_point!("raftBeforeWALRelease", |_| Err(injected()));
                     self.store.release(before)?; // after the sync of the mark that covers it (O6)
                     fail_point!("raftAfterWALRelease", |_| Err(injected()));
                 }
