@@ -263,6 +263,10 @@ fn terms_never_go_back() {
     assert!(matches!(with(&[empty(10, 0)], 3), BootError::TermGoesBack { index: 10, .. }));
     let error = with(&[empty(10, 4)], 3);
     assert!(matches!(error, BootError::TermBehindLog { term: 3, last_term: 4 }), "{error}");
+    let mut place = Place::memory();
+    let metadata = Some(whose(&founders(3)).encode());
+    place.write(&LogBatch { metadata, entries: &[empty(1, 0)], ..LogBatch::default() });
+    assert!(matches!(refused(&mut place), BootError::TermGoesBack { index: 1, .. }));
     let (_, mut place) = healthy();
     place.write(&LogBatch {
         entries: &[empty(7, 1)],

@@ -193,7 +193,10 @@ fn a_learner_or_a_removed_member_can_be_the_survivor() {
             assert_eq!(voters, [myself.id]);
             drop(node);
             place.crash();
-            place.boot(&Boot::Restart).expect("its snapshot is from before, and it lives");
+            let again =
+                place.boot(&Boot::Restart).expect("its snapshot is from before, and it lives");
+            assert_eq!(again.cluster.id(), recovered.cluster.id());
+            assert_ne!(again.cluster.id(), cluster.id(), "though the snapshot has the old id");
         });
     }
 }

@@ -56,10 +56,10 @@ fn a_removed_origin_is_closed_until_its_next_life() {
 }
 
 #[test]
-fn it_stays_small() {
+fn it_stays_small_and_its_places_are_used_again() {
     let mut window = Window::new();
     for sequence in 0..50_000 {
-        window.accept(id(u64::MAX, 1, sequence));
+        assert_eq!(window.accept(id(u64::MAX, 1, sequence)), Verdict::First, "{sequence}");
     }
     assert!(window.encode().len() < 2200, "{} bytes", window.encode().len());
 }
