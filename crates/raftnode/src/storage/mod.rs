@@ -109,7 +109,7 @@ impl LogBatch<'_> {
 
 /// A durable log, as its single writer sees it.
 ///
-/// The contract is tested by [`testing::log_store`](crate::testing::log_store), which any implementation can run:
+/// The contract is tested by `testing::log_store` (feature `testing`), which any implementation can run:
 ///
 /// * `append` is atomic, and what it wrote is readable at once, through every reader, but not yet durable;
 /// * once `sync` returns `Ok`, everything appended before survives power loss (W1);
