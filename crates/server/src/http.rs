@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
@@ -44,8 +44,9 @@ fn json(code: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// Healthy is who can serve: there is a leader and a linearizable read gets through, as in etcd.
-async fn health<B: Observed>(State(backend): State<B>) -> Response {
+/// Healthy is who can serve: there is a leader and a linearizable read gets through, as in etcd. With `?serializable=true`
+/// the leader is not asked for, and any member that answers is healthy.
+async fn health<B: Observed>(State(backend): State<B>, RawQuery(query): RawQuery) -> Response {
     /// etcd's spelling: `true` is a string.
     #[derive(Serialize)]
     struct Health {
@@ -53,7 +54,10 @@ async fn health<B: Observed>(State(backend): State<B>) -> Response {
         #[serde(skip_serializing_if = "String::is_empty")]
         reason: String,
     }
-    let reason = if backend.vitals().leader == 0 {
+    let local = query.is_some_and(|query| query.split('&').any(|pair| pair == "serializable=true"));
+    let reason = if local {
+        String::new()
+    } else if backend.vitals().leader == 0 {
         "RAFT NO LEADER".to_owned()
     } else {
         let read =

@@ -26,6 +26,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) pending: usize,
     pub(crate) cluster: &'a Cluster,
     pub(crate) log_bytes: u64,
+    pub(crate) log_written: u64,
     pub(crate) state_bytes: u64,
     pub(crate) keys: usize,
     pub(crate) transport: oarlock_transport::Stats,
@@ -188,6 +189,11 @@ impl Page {
         for (name, help, value) in own {
             self.counter(&format!("oarlock_{name}"), help, value)?;
         }
+        self.counter(
+            "etcd_disk_wal_write_bytes_total",
+            "Bytes written to the log.",
+            reading.log_written,
+        )?;
         self.gauge("oarlock_log_bytes", "Bytes of the log.", reading.log_bytes)?;
         self.gauge("oarlock_keys", "Keys held.", reading.keys as u64)?;
         self.gauge(
@@ -269,6 +275,7 @@ mod tests {
             pending: 2,
             cluster: &Cluster::new(1),
             log_bytes: 5,
+            log_written: 9,
             state_bytes: 7,
             keys: 1,
             transport: oarlock_transport::Stats::default(),
@@ -281,6 +288,7 @@ mod tests {
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.002\"} 0",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"8.192\"} 1",
+            "etcd_disk_wal_write_bytes_total 9",
             "etcd_mvcc_db_total_size_in_bytes 12",
             "# TYPE etcd_server_leader_changes_seen_total counter",
         ] {

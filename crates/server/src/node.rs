@@ -17,9 +17,11 @@ use serde::Serialize;
 use crate::{
     api::Error,
     backend::{Backend, Vitals},
+    exit::Failure,
     http::Observed,
     kv::{Outcome, Published, Reply},
     metrics::{Metrics, Reading},
+    peers,
     readiness::{self, Readiness},
 };
 
@@ -36,6 +38,7 @@ struct Inner {
     wal: Wal,
     published: Published,
     metrics: Metrics,
+    others: Vec<Vec<String>>,
 }
 
 impl Node {
@@ -45,8 +48,19 @@ impl Node {
         wal: Wal,
         published: Published,
         metrics: Metrics,
+        others: Vec<Vec<String>>,
     ) -> Self {
-        Self(Arc::new(Inner { handle, transport, wal, published, metrics }))
+        Self(Arc::new(Inner { handle, transport, wal, published, metrics, others }))
+    }
+
+    /// Waits until one of the members that were known at the start says whether this one has a place among them.
+    ///
+    /// # Errors
+    /// It has none; see [`peers::check_welcome`].
+    pub(crate) fn check_welcome(&self) -> Result<(), Failure> {
+        let handle = &self.0.handle;
+        let stopping = || handle.end().is_some();
+        peers::check_welcome(handle.cluster().id(), handle.id(), &self.0.others, &stopping)
     }
 
     /// The library's handle.
@@ -159,6 +173,7 @@ impl Observed for Node {
             pending: self.0.handle.proposals_pending(),
             cluster: &self.0.handle.cluster(),
             log_bytes: self.0.wal.size(),
+            log_written: self.0.wal.stats().bytes,
             state_bytes: state.bytes(),
             keys: state.len(),
             transport: self.0.transport.stats(),

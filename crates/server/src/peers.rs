@@ -14,8 +14,8 @@ use crate::{
     exit::{Failure, Kind},
 };
 
-/// How long one member may take to answer.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long one member may take to answer. It may be starting too: then it listens, and does not answer yet.
+const ANSWER: Duration = Duration::from_secs(1);
 /// How long a joiner waits until the members agree that it was added: not all of them apply the change at once.
 const JOIN: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(200);
@@ -125,42 +125,85 @@ fn join_failure(error: &JoinError) -> Failure {
     }
 }
 
-/// Refuses to go on where this member has no place: it was removed while it was down, or everybody else belongs to
-/// another cluster.
+/// Asks the other members, again and again until one of them says something, whether this one has a place among them:
+/// it may have been removed while it was down, or everybody else may belong to another cluster by now. The transport
+/// refuses the same peers by itself; this is for a clear end instead of a member that waits for ever.
 ///
 /// # Errors
-/// What the others say (exit 78). Silence is no objection.
+/// What the others say (exit 78).
 pub(crate) fn check_welcome(
     cluster_id: u64,
     id: u64,
     others: &[Vec<String>],
+    stopping: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
-    let answers = ask_all(others);
-    let mut foreign = None;
+    while !others.is_empty() && !stopping() {
+        let answers = ask_all(others);
+        if answers.iter().any(Option::is_some) {
+            return judge_welcome(cluster_id, id, &answers);
+        }
+        thread::sleep(AGAIN);
+    }
+    Ok(())
+}
+
+fn judge_welcome(cluster_id: u64, id: u64, answers: &[Option<Cluster>]) -> Result<(), Failure> {
+    let mut strangers = 0;
     for known in answers.iter().flatten() {
         if known.is_removed(id) {
             return Err(crate::fault::removed());
         }
         if known.id() != cluster_id {
+            strangers += 1;
             log::warn!(
                 ours:% = format_args!("{cluster_id:x}"), theirs:% = format_args!("{:x}", known.id());
                 "a peer belongs to another cluster"
             );
-            foreign = Some(known.id());
         }
     }
-    let all_foreign =
-        answers.iter().all(|answer| answer.as_ref().is_some_and(|known| known.id() != cluster_id));
-    match foreign {
-        Some(theirs) if all_foreign => {
-            let error = format_args!(
-                "the data is of cluster {cluster_id:x}, all the peers belong to cluster {theirs:x}"
-            );
-            Err(Failure::new(Kind::NotMember, error).help(
-                "check --data-dir; if the other cluster replaced this one, start with an empty directory after \
-                 `etcdctl member add`",
-            ))
+    if strangers < answers.len() {
+        return Ok(()); // one of ours may be among the silent
+    }
+    let error = format_args!(
+        "the data is of cluster {cluster_id:x}, and all the peers belong to another one"
+    );
+    Err(Failure::new(Kind::NotMember, error).help(
+        "check --data-dir; if the other cluster replaced this one, start with an empty directory after \
+         `etcdctl member add`",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use oarlock_membership::Change;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_certain_ends_a_member() {
+        let ours = Some(Cluster::new(1));
+        let strangers = Some(Cluster::new(2));
+        let mut without_us = Cluster::new(1);
+        for id in [7, 8] {
+            let member =
+                Member { id, peer_urls: vec![format!("http://h{id}:1")], ..Member::default() };
+            without_us.apply(&Change::AddVoter(member)).expect("a new one");
         }
-        _ => Ok(()),
+        without_us.apply(&Change::Remove(7)).expect("not the last");
+        let cases: [(&[Option<Cluster>], Option<&str>); 6] = [
+            (&[ours.clone(), None], None),
+            (&[ours.clone(), strangers.clone()], None),
+            (&[strangers.clone(), None], None),
+            (std::slice::from_ref(&strangers), Some("all the peers belong to another one")),
+            (&[strangers.clone(), strangers.clone()], Some("all the peers belong to another one")),
+            (&[ours, Some(without_us)], Some("permanently removed")),
+        ];
+        for (answers, expected) in cases {
+            let failure = judge_welcome(1, 7, answers).err();
+            assert_eq!(failure.is_some(), expected.is_some(), "{answers:?}");
+            if let (Some(failure), Some(expected)) = (failure, expected) {
+                assert!(failure.text().contains(expected) && failure.kind() == Kind::NotMember);
+            }
+        }
     }
 }

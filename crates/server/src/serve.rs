@@ -7,7 +7,6 @@ use std::{
 };
 
 use axum::{Router, middleware, serve::Listener};
-use oarlock_raftnode::NodeEnd;
 use tokio::{
     net::TcpStream,
     signal::unix::{SignalKind, signal},
@@ -90,20 +89,20 @@ async fn serve(config: &Config, node: &Node, listeners: Vec<TcpListener>) -> Res
         tokio::spawn(publish(config.name.clone(), config.advertise_client.clone(), node.clone()));
     announce(config, node);
 
-    let mut ended = ended(node);
+    let handle = node.handle().clone();
+    let ended = on_a_thread("oarlock-end", move || Some(handle.wait_end()));
+    let known = node.clone();
+    let unwelcome = on_a_thread("oarlock-welcome", move || known.check_welcome().err());
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| {
         Failure::new(Kind::Io, format_args!("cannot watch for signals: {error}"))
     })?;
-    let name = tokio::select! {
-        end = &mut ended => {
-            stop.send_replace(true);
-            drop(tokio::time::timeout(DRAIN, servers.join_all()).await);
-            return fault::end(&end.unwrap_or(NodeEnd::Stopped));
-        }
-        _ = terminate.recv() => "SIGTERM",
-        _ = tokio::signal::ctrl_c() => "an interrupt",
-    };
-    log::info!(signal = name; "stopping; a leader hands over first");
+    let mut verdict = Ok(());
+    tokio::select! {
+        Ok(end) = ended => verdict = fault::end(&end),
+        Ok(failure) = unwelcome => verdict = Err(failure),
+        _ = terminate.recv() => log::info!("stopping on SIGTERM; a leader hands over first"),
+        _ = tokio::signal::ctrl_c() => log::info!("stopping on an interrupt; a leader hands over first"),
+    }
     publish.abort();
     // In order (O14): leadership, then the node with everything that waits for it, then the connections.
     let handle = node.handle().clone();
@@ -113,6 +112,7 @@ async fn serve(config: &Config, node: &Node, listeners: Vec<TcpListener>) -> Res
     if tokio::time::timeout(DRAIN, servers.join_all()).await.is_err() {
         log::info!("some clients keep their connections; closing them");
     }
+    verdict?;
     let end = end
         .map_err(|error| Failure::new(Kind::Internal, format_args!("stopping failed: {error}")))?;
     fault::end(&end)?;
@@ -153,13 +153,15 @@ fn into_async(listener: TcpListener) -> std::io::Result<tokio::net::TcpListener>
     tokio::net::TcpListener::from_std(listener)
 }
 
-/// Resolves when the node has ended.
-fn ended(node: &Node) -> oneshot::Receiver<NodeEnd> {
+/// Waits for something on a thread of its own; never resolves to a value if there is none.
+fn on_a_thread<T: Send + 'static>(
+    name: &str,
+    wait: impl FnOnce() -> Option<T> + Send + 'static,
+) -> oneshot::Receiver<T> {
     let (sender, receiver) = oneshot::channel();
-    let handle = node.handle().clone();
-    let wait = move || drop(sender.send(handle.wait_end()));
-    if let Err(error) = thread::Builder::new().name("oarlock-end".into()).spawn(wait) {
-        log::error!(error:%; "cannot start a thread"); // the receiver resolves at once
+    let wait = move || drop(wait().map(|value| sender.send(value)));
+    if let Err(error) = thread::Builder::new().name(name.into()).spawn(wait) {
+        log::error!(error:%, name; "cannot start a thread");
     }
     receiver
 }

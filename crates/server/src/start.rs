@@ -71,14 +71,6 @@ pub(crate) fn start(
     report_recovery(store.wal());
     let snapshots = store.snapshots();
     let recovered = boot(&mut store, &*snapshots, &boot_as).map_err(|error| fault::boot(&error))?;
-    if initialised {
-        let members = recovered.cluster.members().chain(&recovered.contacts);
-        let others: Vec<_> = members
-            .filter(|member| member.id != recovered.id)
-            .map(|member| member.peer_urls.clone())
-            .collect();
-        peers::check_welcome(recovered.cluster.id(), recovered.id, &others)?;
-    }
     run(config, recovered, store, peer_listeners, metrics).map(Some)
 }
 
@@ -166,6 +158,11 @@ fn run(
     metrics: Metrics,
 ) -> Result<Node, Failure> {
     let machine = KvMachine::default();
+    let members = recovered.cluster.members().chain(&recovered.contacts);
+    let others = members
+        .filter(|member| member.id != recovered.id)
+        .map(|member| member.peer_urls.clone())
+        .collect();
     let published = machine.published();
     let (wal, snapshots) = (store.wal().clone(), store.snapshots());
     let identity = Identity::new(recovered.id, recovered.cluster.id())
@@ -193,7 +190,7 @@ fn run(
         })
         .map_err(|error| fault::start(&error))?;
     drop(handle.set(started.clone()));
-    Ok(Node::new(started, transport, wal, published, metrics))
+    Ok(Node::new(started, transport, wal, published, metrics, others))
 }
 
 fn node_config(config: &Config) -> oarlock_raftnode::Config {

@@ -66,6 +66,7 @@ fn http_answers_beside_grpc() {
         member.client()?.put("k", "v")?;
         let health = http_get(port, "/health")?;
         assert_eq!((health.status, health.body.as_str()), (200, r#"{"health":"true"}"#));
+        assert_eq!(http_get(port, "/health?serializable=true")?.status, 200);
         let version: serde_json::Value = serde_json::from_str(&http_get(port, "/version")?.body)?;
         assert!(version["etcdserver"].as_str().is_some_and(|version| version.starts_with("3.5.")));
         assert_eq!(member.metric("etcd_server_has_leader")?, 1.0);
