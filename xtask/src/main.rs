@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask lint | test | crash | codegen`.
+//! Tasks of the workspace: `cargo xtask lint | test | crash | bench | codegen`.
 //!
 //! Standard library only, so that a fresh clone runs its first check within seconds. Code generation is the one
 //! exception: it sits behind feature `codegen`, and `cargo xtask codegen` switches it on by itself.
@@ -9,6 +9,7 @@
     reason = "a task talks to whoever started it"
 )]
 
+mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod crash;
@@ -25,6 +26,9 @@ usage: cargo xtask <task>
   test               everything: unit, doc, integration, examples, clusters, a short crash loop
   crash [options]    kill -9 a real server under load, count what was lost
                      --rounds N   --members 1|3   --writers N   --seed S
+  bench wal [options]
+                     the log beside its peers and the physical limit; builds them first
+                     --only A,B   --quick   --list   --dir DIR   --out DIR   --seconds N
   codegen [--check]  Rust from crates/server/proto (no protoc needed)";
 
 fn main() -> ExitCode {
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         Some("lint") => lint::run(rest),
         Some("test") => test::run(rest),
         Some("crash") => crash::run(rest),
+        Some("bench") => bench::run(rest),
         Some("codegen") => codegen(rest),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
