@@ -121,7 +121,7 @@ fn an_isolated_leader_cannot_say_what_became_of_a_proposal() {
     let cluster = TestCluster::new(3, config());
     let leader = cluster.leader();
     cluster.network.isolate(leader);
-    let deadline = Instant::now() + Duration::from_millis(300);
+    let deadline = Instant::now() + Duration::from_millis(200);
     let error = cluster.handle(leader).propose_by("x", deadline).wait().expect_err("no majority");
     assert!(!error.is_definite(), "it was appended: {error}");
     cluster.network.heal();
@@ -225,15 +225,16 @@ fn leadership_is_handed_over() {
 
 #[test]
 fn a_graceful_stop_hands_leadership_over_first() {
-    let mut cluster = TestCluster::new(3, config().election_ticks(50));
-    let leader = cluster.leader();
+    let mut cluster = TestCluster::new(3, config().election_ticks(500));
+    let leader = cluster.ids()[0];
+    cluster.elect(leader);
     cluster.handle(leader).propose("a").wait().expect("applied");
     let began = Instant::now();
     let node = cluster.nodes.get_mut(&leader).expect("a member");
     node.handle.take().expect("it runs").shutdown_gracefully(Duration::from_secs(5));
     cluster.leader();
     assert!(
-        began.elapsed() < Duration::from_millis(500),
+        began.elapsed() < Duration::from_secs(5),
         "nobody had to time out: {:?}",
         began.elapsed()
     );
@@ -293,7 +294,7 @@ fn a_member_that_was_away_catches_up_by_snapshot_and_so_does_a_new_one() {
         cluster.handle(leader).propose(format!("{n}")).wait().expect("applied");
     }
     wait_for("the log to be compacted", || {
-        (cluster.handle(leader).status().first_index > 60).then_some(())
+        (cluster.handle(leader).status().first_index > 20).then_some(())
     });
     cluster.restart(away);
     cluster.settle(100);
@@ -329,7 +330,8 @@ fn a_snapshot_that_is_lost_is_reported_and_sent_again() {
     cluster.restart(away);
     cluster.settle(60);
     wait_for("the failure to be counted", || {
-        (cluster.handle(leader).stats().snapshots_send_failed > 0).then_some(())
+        let failed = |node: &support::Node| node.handle().stats().snapshots_send_failed;
+        (cluster.nodes.values().map(failed).sum::<u64>() > 0).then_some(())
     });
 }
 
@@ -342,6 +344,10 @@ fn a_wiped_disk_under_the_old_id_takes_no_part_and_says_so() {
     }
     cluster.settle(10);
     let wiped = cluster.follower();
+    // Its birth is what the others recognise it by, whoever leads.
+    cluster.handle(wiped).publish("m", Vec::new()).wait().expect("published");
+    cluster.handle(leader).propose("last").wait().expect("applied");
+    cluster.settle(11);
     cluster.stop(wiped);
     let (founders, id) = (cluster.cluster.clone(), wiped);
     let new = oarlock_raftnode::bootstrap::Boot::New { id, cluster: founders };
@@ -381,6 +387,40 @@ fn with_an_inert_ticker_time_passes_only_by_request() {
     cluster.handle(id).advance_ticks(1);
     assert_eq!(cluster.handle(id).wait_leader(PATIENCE), Some(id));
     cluster.handle(id).propose("a").wait().expect("applied");
+}
+
+#[test]
+fn a_state_machine_that_hangs_does_not_hold_up_a_stop() {
+    let mut cluster = TestCluster::new(1, config().stop_timeout(Duration::from_millis(100)));
+    let id = cluster.leader();
+    let stuck = cluster.handle(id).propose("hang");
+    wait_for("it to be committed", || {
+        let vitals = cluster.handle(id).vitals();
+        (vitals.commit > vitals.applied).then_some(())
+    });
+    let began = Instant::now();
+    cluster.stop(id);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(!stuck.wait().expect_err("it was committed, and nobody knows").is_definite());
+}
+
+#[test]
+fn what_is_too_much_is_refused_at_once() {
+    let mut cluster = TestCluster::new(3, config().max_waiting_proposals(2).max_request_bytes(10));
+    let stays = cluster.ids()[0];
+    let too_large = cluster.handle(stays).propose("12345678901").wait();
+    assert_eq!(too_large, Err(ProposeError::TooLarge { bytes: 11, max: 10 }));
+    for id in cluster.ids().into_iter().skip(1) {
+        cluster.stop(id);
+    }
+    wait_for("it to be without a leader", || (cluster.handle(stays).leader() == 0).then_some(()));
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let pending: Vec<_> =
+        (0..20).map(|_| cluster.handle(stays).propose_by("x", deadline)).collect();
+    let results: Vec<_> = pending.into_iter().map(|pending| pending.wait()).collect();
+    let busy = |result: &&Result<_, ProposeError>| matches!(result, Err(ProposeError::Busy(_)));
+    assert!(results.iter().filter(busy).count() >= 16, "{results:?}");
+    assert!(results.iter().all(|result| result.as_ref().is_err_and(ProposeError::is_definite)));
 }
 
 #[test]

@@ -173,6 +173,33 @@ fn a_refusal_after_an_acceptance_is_not_believed() {
     assert!(sim.node(2).refused.is_empty());
 }
 
+/// A definite refusal leaves nothing behind: the proposal goes to the next leader, and to no other.
+#[test]
+fn what_a_deposed_leader_refuses_is_handed_to_the_next() {
+    let mut sim = elected(3);
+    sim.propose(2, "a");
+    let forward = sim.net.pop_back().expect("the forward");
+    sim.core(1).handle_transfer(3).expect("a voter");
+    sim.cut = vec![2]; // it does not hear of the new leader yet
+    sim.settle();
+    sim.cut.clear();
+    let (from, to, packet) = forward;
+    sim.deliver(from, to, packet);
+    while let Some((from, to, packet)) = sim.net.pop_front() {
+        if matches!(packet, Packet::Reply(_)) {
+            sim.deliver(from, to, packet);
+        }
+    }
+    assert_eq!(sim.node(2).forwards, 1, "not again to whom has refused");
+    assert!(sim.node(2).refused.is_empty());
+    for _ in 0..3 {
+        sim.tick(3);
+        sim.settle();
+    }
+    assert_eq!(sim.node(2).forwards, 2);
+    assert_eq!(sim.node(2).lines, ["a"]);
+}
+
 #[test]
 fn proposals_wait_for_a_leader() {
     let mut sim = Sim::new(3, 1);

@@ -1,4 +1,5 @@
-//! Proposals: batched on the leader (O21), handed to it once by everybody else (O22).
+//! Proposals: batched on the leader (O21), handed to it once by everybody else (O22), and to another one only after it
+//! has said that it did not take them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,8 +27,10 @@ pub(super) struct Proposals {
     waiting: VecDeque<Queued>,
     /// Conf changes likewise: one at a time, and they must not hold up the others.
     changes: VecDeque<Queued>,
-    /// Handed to this leader and not answered.
-    forwarded: BTreeMap<ProposalId, u64>,
+    /// Handed to this leader and not answered; kept, in case that it refuses.
+    forwarded: BTreeMap<ProposalId, (u64, Forward)>,
+    /// The leader, and the term, that has refused because it does not lead: nothing is forwarded to it again.
+    deposed: (u64, u64),
     /// This node's own, where they were appended, until something is committed there.
     places: BTreeMap<u64, Place>,
     seen: BTreeMap<ProposalId, (u64, u64)>,
@@ -55,6 +58,7 @@ impl Proposals {
             waiting: VecDeque::new(),
             changes: VecDeque::new(),
             forwarded: BTreeMap::new(),
+            deposed: (0, 0),
             places: BTreeMap::new(),
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
@@ -196,11 +200,17 @@ impl Core {
     /// The leader's answer to a forwarded proposal.
     pub fn handle_forward_reply(&mut self, from: u64, reply: &ForwardReply) {
         let id = reply.id();
-        if self.proposals.forwarded.get(&id) != Some(&from) {
+        if self.proposals.forwarded.get(&id).is_none_or(|(leader, _)| *leader != from) {
             return; // answered before, or never asked
         }
-        self.proposals.forwarded.remove(&id);
+        let Some((_, forward)) = self.proposals.forwarded.remove(&id) else { return };
         match *reply {
+            ForwardReply::Refused { reason: ForwardRefusal::NotLeader { .. }, .. } => {
+                // It was not appended, so it can be handed to the next leader; should a doubled frame have made two
+                // answers of one question, the window sees to it that it takes effect once (O22).
+                self.proposals.deposed = (self.raw.raft.leader_id, self.raw.raft.term);
+                self.handle_propose(vec![forward]);
+            }
             ForwardReply::Accepted { index, term, .. } if index > self.flight.handed_to_apply => {
                 let place = Place { id, term, is_change: false };
                 self.proposals.places.insert(index, place);
@@ -226,7 +236,7 @@ impl Core {
         }
         let leader = raft.leader_id;
         let p = &mut self.proposals;
-        let keep = leader == 0;
+        let keep = leader == 0 || p.deposed == (leader, raft.term);
         let mut waiting: Vec<Queued> = Vec::new();
         for queue in [&mut p.waiting, &mut p.changes] {
             // Forwarded to us while we led: whoever did must know at once.
@@ -241,8 +251,9 @@ impl Core {
         }
         for queued in waiting {
             if queued.from == 0 {
-                self.proposals.forwarded.insert(queued.forward.id, leader);
-                self.events.push_back(Event::Forward { to: leader, forward: queued.forward });
+                let forward = queued.forward;
+                self.proposals.forwarded.insert(forward.id, (leader, forward.clone()));
+                self.events.push_back(Event::Forward { to: leader, forward });
             } else {
                 let asked = self.raw.raft.id;
                 self.refuse(&queued, ProposeError::NotLeader { asked, leader });

@@ -70,7 +70,8 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// Proposes `data`, with the deadline of [`Config::request_timeout`](crate::Config::request_timeout).
     ///
-    /// On a follower it is forwarded to the leader, once. Without a leader it waits for one until the deadline. The
+    /// On a follower it is forwarded to the leader, once, and to the next only if that says that it does not lead and
+    /// has not taken it. Without a leader it waits for one until the deadline. The
     /// result is that of this node's own state machine, when it applies the entry.
     pub fn propose(&self, data: impl Into<Bytes>) -> Pending<Applied<R>, ProposeError> {
         self.propose_by(data, self.deadline())
@@ -329,10 +330,15 @@ impl<R> Running<R> {
             log::warn!(id = self.shared.id; "a thread did not stop in time; it is left behind");
             return NodeEnd::Stopped;
         };
-        // Whoever stops the node from one of its own threads cannot wait for that thread.
+        // Whoever stops the node from one of its own threads cannot wait for that thread, and a state machine that
+        // hangs is left behind; the others are about to end.
         let me = std::thread::current().id();
+        let soon = Instant::now() + Duration::from_millis(200);
         for thread in std::mem::take(&mut *self.threads.lock()) {
-            if thread.thread().id() != me && thread.join().is_err() {
+            while thread.thread().id() != me && !thread.is_finished() && Instant::now() < soon {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if thread.is_finished() && thread.join().is_err() {
                 log::error!(id = self.shared.id; "a thread panicked while it stopped");
             }
         }

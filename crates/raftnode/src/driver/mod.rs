@@ -18,6 +18,7 @@ use raft::eraftpb::Entry;
 use crate::NodeError;
 
 mod apply;
+mod clock;
 mod events;
 mod inbox;
 mod node;
@@ -26,6 +27,7 @@ mod peers;
 mod requests;
 mod shared;
 mod snapshots;
+mod stop;
 mod waiters;
 mod writer;
 

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use oarlock_membership::Member;
 use oarlock_transport::{Refusal, Transport};
 
+use super::clock::{EARLY_ELECTION, LINGER};
 use super::events::{Control, Data};
 use super::outbox::Outbox;
 use super::requests::{Reads, Transfers};
@@ -18,18 +19,7 @@ use super::writer::{Job, Seat};
 use super::{apply, panicked};
 use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
-use crate::{
-    Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, TransferError,
-};
-
-/// How long a removed node goes on, so that what it has said, and been told, gets through (etcd waits as long).
-const LINGER: Duration = Duration::from_secs(1);
-/// How long a starting node watches for peers before it gives up on an early election.
-const EARLY_ELECTION: Duration = Duration::from_secs(5);
-/// How often it looks.
-const EARLY_ELECTION_POLL: Duration = Duration::from_millis(50);
-/// How long nothing may happen: the node thread looks around all the same.
-const IDLE: Duration = Duration::from_secs(1);
+use crate::{Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, SnapshotMark, Vitals};
 
 /// The other threads, as the node thread sees them.
 pub(super) struct Threads {
@@ -40,29 +30,33 @@ pub(super) struct Threads {
 }
 
 pub(super) struct Node {
-    core: Core,
-    shared: Arc<Shared>,
-    waiters: Arc<dyn WaiterTable>,
-    out: Outbox,
-    held: Held,
-    threads: Threads,
-    reads: Reads,
-    transfers: Transfers,
+    pub(super) core: Core,
+    pub(super) shared: Arc<Shared>,
+    pub(super) waiters: Arc<dyn WaiterTable>,
+    pub(super) out: Outbox,
+    pub(super) held: Held,
+    pub(super) threads: Threads,
+    pub(super) reads: Reads,
+    pub(super) transfers: Transfers,
 
     /// Writes under way: number, when, how many bytes.
-    writes: VecDeque<(u64, Instant, u64)>,
-    unsynced: u64,
+    pub(super) writes: VecDeque<(u64, Instant, u64)>,
+    pub(super) unsynced: u64,
     /// Bytes handed over to be applied.
-    unapplied: u64,
+    pub(super) unapplied: u64,
 
-    next_tick: Option<Instant>,
-    early_election: Option<Instant>,
+    pub(super) next_tick: Option<Instant>,
+    pub(super) early_election: Option<Instant>,
     /// Stop when leadership has been handed over, or at this time.
-    leaving: Option<Instant>,
+    pub(super) leaving: Option<Instant>,
     /// Removed: end when everything has left, or at this time.
-    removed_until: Option<Instant>,
-    refused_logged: Option<Instant>,
-    ending: Option<NodeEnd>,
+    pub(super) removed_until: Option<Instant>,
+    pub(super) refused_logged: Option<Instant>,
+    pub(super) ending: Option<NodeEnd>,
+    /// What was last published.
+    shown: Option<(Vitals, u64)>,
+    /// What the core had counted when it was last added to the counters.
+    pub(super) counted: (u64, u64),
 }
 
 impl Node {
@@ -94,6 +88,8 @@ impl Node {
             removed_until: None,
             refused_logged: None,
             ending: None,
+            shown: None,
+            counted: (0, 0),
             core,
             shared,
             waiters,
@@ -341,7 +337,10 @@ impl Node {
                 Data::Unreachable(peer) => self.core.handle_unreachable(peer),
                 Data::Refused { peer, refusal } => self.on_refusal(peer, &refusal),
                 Data::Campaign => self.core.handle_campaign(),
-                Data::AdvanceTicks(ticks) => self.core.advance_ticks(ticks),
+                Data::AdvanceTicks(ticks) => {
+                    self.core.advance_ticks(ticks);
+                    self.count();
+                }
                 Data::Status(reply) => {
                     let mut status = self.core.status();
                     status.log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
@@ -421,7 +420,7 @@ impl Node {
         Ok(())
     }
 
-    fn refuse(&self, id: oarlock_membership::ProposalId, error: ProposeError) {
+    pub(super) fn refuse(&self, id: oarlock_membership::ProposalId, error: ProposeError) {
         self.shared.counters.proposals_failed.add(1);
         self.waiters.refuse(id, error);
     }
@@ -470,15 +469,13 @@ impl Node {
         self.shared.counters.reads.add(answered);
     }
 
-    fn publish(&self) {
-        let vitals = self.core.vitals();
-        let durable = self.core.durable_index();
-        let matched = self.core.matched_peers();
-        self.shared.publish(|published| {
-            published.vitals = vitals;
-            published.durable = durable;
-            published.matched = matched;
-        });
+    /// Shows the vitals to everybody, if they have changed.
+    fn publish(&mut self) {
+        let shown = (self.core.vitals(), self.core.durable_index());
+        if self.shown != Some(shown) {
+            self.shown = Some(shown);
+            self.shared.publish(|published| (published.vitals, published.durable) = shown);
+        }
     }
 
     fn pressure(&self) -> Option<Busy> {
@@ -492,159 +489,11 @@ impl Node {
         }
     }
 
-    fn not_handed_on(&self) -> ProposeError {
+    pub(super) fn not_handed_on(&self) -> ProposeError {
         if self.core.vitals().leader == 0 {
             ProposeError::NoLeader
         } else {
             ProposeError::Busy(Busy::Requests)
         }
-    }
-
-    fn next_wake(&self) -> Instant {
-        let now = Instant::now();
-        let stall =
-            self.writes.front().map(|(_, at, _)| *at + self.shared.config.election_timeout());
-        [
-            self.next_tick,
-            self.waiters.next_deadline(),
-            self.reads.next_deadline(now),
-            self.transfers.next_deadline(),
-            self.early_election.map(|_| now + EARLY_ELECTION_POLL),
-            self.leaving,
-            self.removed_until.map(|_| now + EARLY_ELECTION_POLL),
-            stall.filter(|at| *at > now && self.next_tick.is_some()),
-        ]
-        .into_iter()
-        .flatten()
-        .fold(now + IDLE, Instant::min)
-    }
-
-    fn on_time(&mut self, now: Instant) {
-        self.on_tick(now);
-        self.watch_disk(now);
-        for id in self.waiters.expired(now) {
-            let handed_on = ProposeError::OutcomeUnknown(crate::Unknown::Deadline);
-            let error = if self.core.cancel(id) { self.not_handed_on() } else { handed_on };
-            self.refuse(id, error);
-        }
-        let error =
-            if self.core.vitals().leader == 0 { ReadError::NoLeader } else { ReadError::TimedOut };
-        let expired = self.reads.expire(now, &error);
-        if !expired.is_empty() {
-            self.shared.counters.reads_failed.add(expired.len() as u64);
-            self.core.cancel_reads(&|token| expired.contains(&token));
-        }
-        self.transfers.expire(now);
-        self.hasten_election(now);
-        if let Some(until) = self.leaving
-            && (now >= until || self.core.vitals().role != Role::Leader)
-        {
-            self.ending = Some(NodeEnd::Stopped);
-        }
-        if let Some(until) = self.removed_until
-            && (now >= until
-                || (self.writes.is_empty() && self.held.is_empty() && now + LINGER / 2 >= until))
-        {
-            self.ending = Some(NodeEnd::Removed);
-        }
-    }
-
-    /// The tick waits for nothing (O12). Of several that are due at once, two are made up for.
-    fn on_tick(&mut self, now: Instant) {
-        let Some(due) = self.next_tick.filter(|due| *due <= now) else { return };
-        let interval = self.shared.config.heartbeat_interval;
-        let missed =
-            u32::try_from((now - due).as_nanos() / interval.as_nanos()).unwrap_or(u32::MAX);
-        self.core.advance_ticks(1 + missed.min(1));
-        self.shared.counters.ticks_skipped.add(u64::from(missed.saturating_sub(1)));
-        self.next_tick =
-            Some(if missed > 1 { now + interval } else { due + interval * (1 + missed) });
-    }
-
-    /// A write older than an election timeout (O12).
-    fn watch_disk(&mut self, now: Instant) {
-        let timeout = self.shared.config.election_timeout();
-        let stalled = !timeout.is_zero()
-            && self
-                .writes
-                .front()
-                .is_some_and(|(_, at, _)| now.saturating_duration_since(*at) > timeout);
-        if stalled != self.core.is_write_stalled() {
-            if stalled {
-                self.shared.counters.disk_stalls.add(1);
-                log::warn!(id = self.shared.id, timeout:?; "the disk has not answered for an election timeout");
-            }
-            self.core.handle_write_stall(stalled);
-        }
-    }
-
-    /// Once a majority is connected, an election need not wait for long; two ticks are left, for the heartbeat of a
-    /// leader that there may be (etcd #9333).
-    fn hasten_election(&mut self, now: Instant) {
-        let Some(until) = self.early_election else { return };
-        if now >= until || self.core.vitals().leader != 0 {
-            self.early_election = None;
-            return;
-        }
-        let cluster = self.core.cluster();
-        let voters = cluster.voters().count();
-        let transport = self.out.transport();
-        let connected =
-            cluster.voters().filter(|voter| transport.active_since(voter.id).is_some()).count();
-        if voters > 1 && (connected + 1) * 2 > voters {
-            self.early_election = None;
-            self.core.advance_ticks(self.shared.config.election_ticks - 2);
-        }
-    }
-
-    fn on_stop(&mut self, transfer_until: Option<Instant>) {
-        let successor = self.core.successor();
-        match (transfer_until, successor) {
-            (Some(until), Some(to)) if self.core.handle_transfer(to).is_ok() => {
-                log::info!(id = self.shared.id, to; "handing over leadership before stopping");
-                self.leaving = Some(until);
-            }
-            _ => self.ending = Some(NodeEnd::Stopped),
-        }
-    }
-
-    /// O14: stop accepting, finish the write in hand, stop the transport, close the log; each within bounds.
-    fn finish(mut self, end: NodeEnd) {
-        let timeout = self.shared.config.stop_timeout;
-        let id = self.shared.id;
-        for data in self.shared.inbox.close() {
-            match data {
-                Data::Propose { proposal, .. } => self.refuse(proposal.id, ProposeError::Stopped),
-                Data::Transfer { resolver, .. } => resolver.resolve(Err(TransferError::Stopped)),
-                _ => {} // reads say "stopped" when they are dropped, and messages may be lost
-            }
-        }
-        self.core.refuse_waiting(&ProposeError::Stopped);
-        while let Some(event) = self.core.poll_event() {
-            if let Event::Refused { id, error } = event {
-                self.refuse(id, error);
-            }
-        }
-        self.threads.stop.store(true, Ordering::Relaxed);
-        let written = self.threads.seat.drain(timeout);
-        fail_point!("raftBeforeTransportStop");
-        self.out.transport().stop();
-        fail_point!("raftBeforeLogClose");
-        self.shared.inbox.gone(); // and with it every question of the apply thread
-        drop(self.threads.apply);
-        let applied =
-            self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
-        let closed = self.threads.seat.close(timeout);
-        if !(written && applied && closed) {
-            log::warn!(id, written, applied, closed; "a thread did not end in time; it is left behind");
-        }
-        self.reads.refuse_all(&ReadError::Stopped);
-        self.waiters.close();
-        match &end {
-            NodeEnd::Failed(error) => log::error!(id, error:%; "the node has failed"),
-            NodeEnd::Stopped | NodeEnd::Removed => log::info!(id, end:?; "the node has ended"),
-        }
-        self.shared.observer.ended(&end);
-        self.shared.publish(|published| published.end = Some(end));
     }
 }

@@ -37,6 +37,9 @@ impl StateMachine for Journal {
         if line == "panic" {
             panic!("asked to panic");
         }
+        if line == "hang" {
+            std::thread::sleep(Duration::from_secs(3));
+        }
         let mut lines = self.lines.lock();
         lines.push(line);
         Ok(lines.len())
@@ -88,7 +91,8 @@ pub(crate) struct TestCluster {
 }
 
 pub(crate) fn config() -> Config {
-    Config::new().heartbeat_interval(Duration::from_millis(10)).seed(7)
+    // Long enough election timeouts that a machine with other things to do does not depose leaders.
+    Config::new().heartbeat_interval(Duration::from_millis(20)).election_ticks(50).seed(7)
 }
 
 impl TestCluster {
@@ -106,6 +110,18 @@ impl TestCluster {
             this.boot(id, MemStore::new(), MemSnapshots::new(), &Boot::New { id, cluster });
         }
         this
+    }
+
+    /// Lets a member campaign until it leads, which saves an election timeout.
+    pub(crate) fn elect(&self, id: u64) {
+        wait_for("the candidate to lead", || {
+            let leads = self.handle(id).vitals().role == Role::Leader;
+            if !leads {
+                self.handle(id).campaign();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            leads.then_some(())
+        });
     }
 
     pub(crate) fn boot(&mut self, id: u64, store: MemStore, snapshots: MemSnapshots, how: &Boot) {
@@ -188,11 +204,13 @@ impl TestCluster {
 
     /// Starts a new member that the cluster has added already.
     pub(crate) fn join(&mut self, member: &Member) {
-        let cluster = self
-            .nodes
-            .values()
-            .find_map(|node| node.handle.as_ref().map(|handle| handle.cluster()));
-        let cluster = Cluster::clone(&cluster.expect("somebody runs"));
+        let cluster = wait_for("a member that knows of the joiner", || {
+            let running = self.nodes.values().filter_map(|node| node.handle.as_ref());
+            running
+                .map(|handle| handle.cluster())
+                .find(|cluster| cluster.member(member.id).is_some())
+        });
+        let cluster = Cluster::clone(&cluster);
         let id = member.id;
         self.boot(id, MemStore::new(), MemSnapshots::new(), &Boot::Join { id, cluster });
     }

@@ -1,0 +1,126 @@
+//! What happens at the node thread because time passes: ticks, deadlines, watching the disk.
+
+use std::time::{Duration, Instant};
+
+use super::node::Node;
+use crate::{NodeEnd, ProposeError, ReadError, Role, Unknown};
+
+/// How long a removed node goes on, so that what it has said, and been told, gets through (etcd waits as long).
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How long a starting node watches for peers before it gives up on an early election.
+pub(super) const EARLY_ELECTION: Duration = Duration::from_secs(5);
+/// How often it looks.
+pub(super) const EARLY_ELECTION_POLL: Duration = Duration::from_millis(50);
+/// How long nothing may happen: the node thread looks around all the same.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
+
+impl Node {
+    pub(super) fn next_wake(&self) -> Instant {
+        let now = Instant::now();
+        let stall =
+            self.writes.front().map(|(_, at, _)| *at + self.shared.config.election_timeout());
+        [
+            self.next_tick,
+            self.waiters.next_deadline(),
+            self.reads.next_deadline(now),
+            self.transfers.next_deadline(),
+            self.early_election.map(|_| now + EARLY_ELECTION_POLL),
+            self.leaving,
+            self.removed_until.map(|_| now + EARLY_ELECTION_POLL),
+            stall.filter(|at| *at > now && self.next_tick.is_some()),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(now + IDLE, Instant::min)
+    }
+
+    pub(super) fn on_time(&mut self, now: Instant) {
+        self.on_tick(now);
+        self.watch_disk(now);
+        for id in self.waiters.expired(now) {
+            let handed_on = ProposeError::OutcomeUnknown(Unknown::Deadline);
+            let error = if self.core.cancel(id) { self.not_handed_on() } else { handed_on };
+            self.refuse(id, error);
+        }
+        let error =
+            if self.core.vitals().leader == 0 { ReadError::NoLeader } else { ReadError::TimedOut };
+        let expired = self.reads.expire(now, &error);
+        if !expired.is_empty() {
+            self.shared.counters.reads_failed.add(expired.len() as u64);
+            self.core.cancel_reads(&|token| expired.contains(&token));
+        }
+        self.transfers.expire(now);
+        self.hasten_election(now);
+        if let Some(until) = self.leaving
+            && (now >= until || self.core.vitals().role != Role::Leader)
+        {
+            self.ending = Some(NodeEnd::Stopped);
+        }
+        if let Some(until) = self.removed_until
+            && (now >= until
+                || (self.writes.is_empty() && self.held.is_empty() && now + LINGER / 2 >= until))
+        {
+            self.ending = Some(NodeEnd::Removed);
+        }
+    }
+
+    /// The tick waits for nothing (O12). Of several that are due at once, two are made up for.
+    fn on_tick(&mut self, now: Instant) {
+        let Some(due) = self.next_tick.filter(|due| *due <= now) else { return };
+        let interval = self.shared.config.heartbeat_interval;
+        let missed =
+            u32::try_from((now - due).as_nanos() / interval.as_nanos()).unwrap_or(u32::MAX);
+        self.core.advance_ticks(1 + missed.min(1));
+        self.count();
+        self.shared.counters.ticks_skipped.add(u64::from(missed.saturating_sub(1)));
+        self.next_tick =
+            Some(if missed > 1 { now + interval } else { due + interval * (1 + missed) });
+    }
+
+    /// A write older than an election timeout (O12).
+    fn watch_disk(&mut self, now: Instant) {
+        let timeout = self.shared.config.election_timeout();
+        let stalled = !timeout.is_zero()
+            && self
+                .writes
+                .front()
+                .is_some_and(|(_, at, _)| now.saturating_duration_since(*at) > timeout);
+        if stalled != self.core.is_write_stalled() {
+            if stalled {
+                self.shared.counters.disk_stalls.add(1);
+                log::warn!(id = self.shared.id, timeout:?; "the disk has not answered for an election timeout");
+            }
+            self.core.handle_write_stall(stalled);
+        }
+    }
+
+    /// Once a majority is connected, an election need not wait for long; two ticks are left, for the heartbeat of a
+    /// leader that there may be (etcd #9333).
+    fn hasten_election(&mut self, now: Instant) {
+        let Some(until) = self.early_election else { return };
+        if now >= until || self.core.vitals().leader != 0 {
+            self.early_election = None;
+            return;
+        }
+        let cluster = self.core.cluster();
+        let voters = cluster.voters().count();
+        let transport = self.out.transport();
+        let connected =
+            cluster.voters().filter(|voter| transport.active_since(voter.id).is_some()).count();
+        if voters > 1 && (connected + 1) * 2 > voters {
+            self.early_election = None;
+            self.core.advance_ticks(self.shared.config.election_ticks - 2);
+        }
+    }
+
+    /// Once a tick: what changes too often to be published each time.
+    pub(super) fn count(&mut self) {
+        let (retries, skipped) = (self.core.read_retries(), self.core.ticks_skipped());
+        let counters = &self.shared.counters;
+        counters.read_retries.add(retries - self.counted.0);
+        counters.ticks_skipped.add(skipped - self.counted.1);
+        self.counted = (retries, skipped);
+        let matched = self.core.matched_peers();
+        self.shared.publish(|published| published.matched = matched);
+    }
+}

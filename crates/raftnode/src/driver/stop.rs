@@ -1,0 +1,64 @@
+//! How a node ends: in order, and within bounds (O14).
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Instant;
+
+use super::events::Data;
+use super::node::Node;
+use crate::core::Event;
+use crate::failpoint::fail_point;
+use crate::{NodeEnd, ProposeError, ReadError, TransferError};
+
+impl Node {
+    pub(super) fn on_stop(&mut self, transfer_until: Option<Instant>) {
+        let successor = self.core.successor();
+        match (transfer_until, successor) {
+            (Some(until), Some(to)) if self.core.handle_transfer(to).is_ok() => {
+                log::info!(id = self.shared.id, to; "handing over leadership before stopping");
+                self.leaving = Some(until);
+            }
+            _ => self.ending = Some(NodeEnd::Stopped),
+        }
+    }
+
+    /// O14: stop accepting, finish the write in hand, stop the transport, close the log; each within bounds.
+    pub(super) fn finish(mut self, end: NodeEnd) {
+        let timeout = self.shared.config.stop_timeout;
+        let id = self.shared.id;
+        for data in self.shared.inbox.close() {
+            match data {
+                Data::Propose { proposal, .. } => self.refuse(proposal.id, ProposeError::Stopped),
+                Data::Transfer { resolver, .. } => resolver.resolve(Err(TransferError::Stopped)),
+                _ => {} // reads say "stopped" when they are dropped, and messages may be lost
+            }
+        }
+        self.core.refuse_waiting(&ProposeError::Stopped);
+        while let Some(event) = self.core.poll_event() {
+            if let Event::Refused { id, error } = event {
+                self.refuse(id, error);
+            }
+        }
+        self.threads.stop.store(true, Ordering::Relaxed);
+        let written = self.threads.seat.drain(timeout);
+        fail_point!("raftBeforeTransportStop");
+        self.out.transport().stop();
+        fail_point!("raftBeforeLogClose");
+        self.shared.inbox.gone(); // and with it every question of the apply thread
+        drop(self.threads.apply);
+        let applied =
+            self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
+        let closed = self.threads.seat.close(timeout);
+        if !(written && applied && closed) {
+            log::warn!(id, written, applied, closed; "a thread did not end in time; it is left behind");
+        }
+        self.reads.refuse_all(&ReadError::Stopped);
+        self.waiters.close();
+        match &end {
+            NodeEnd::Failed(error) => log::error!(id, error:%; "the node has failed"),
+            NodeEnd::Stopped | NodeEnd::Removed => log::info!(id, end:?; "the node has ended"),
+        }
+        self.shared.observer.ended(&end);
+        self.shared.publish(|published| published.end = Some(end));
+    }
+}
