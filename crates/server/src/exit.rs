@@ -90,6 +90,12 @@ impl Failure {
         &self.error
     }
 
+    /// Where the damage is.
+    #[cfg(test)]
+    pub(crate) fn place(&self) -> (Option<&std::path::Path>, Option<u64>) {
+        (self.file.as_deref(), self.offset)
+    }
+
     /// Whose fault it is.
     #[cfg(test)]
     pub(crate) fn kind(&self) -> Kind {

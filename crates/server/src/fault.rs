@@ -171,3 +171,61 @@ fn snapshot_error(error: &SnapshotError) -> Failure {
         other => Failure::from_error(Kind::Internal, other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use oarlock_wal::SegmentId;
+
+    use super::*;
+
+    fn io(kind: io::ErrorKind) -> io::Error {
+        kind.into()
+    }
+
+    #[test]
+    fn the_fault_decides_the_code() {
+        let dir = Path::new("data/member/wal");
+        let poisoned = || NodeEnd::Failed(Arc::new(NodeError::Log(LogError::Poisoned)));
+        let panicked = NodeError::Panicked { thread: "oarlock-node", message: String::new() };
+        let cases = [
+            (log(&WalError::Locked { path: "LOCK".into(), holder: Some(1) }, dir), Kind::InUse),
+            (log(&WalError::NotFound { dir: dir.into() }, dir), Kind::Usage),
+            (
+                log(
+                    &WalError::Io {
+                        op: "read",
+                        path: dir.into(),
+                        source: io(io::ErrorKind::Other),
+                    },
+                    dir,
+                ),
+                Kind::Io,
+            ),
+            (boot(&BootError::LogShorterThanCommit { commit: 2, last: 1 }), Kind::Damaged),
+            (boot(&BootError::Removed { id: 1 }), Kind::NotMember),
+            (boot(&BootError::Log(LogError::NoSpace)), Kind::Io),
+            (start(&StartError::Restore("damaged".into())), Kind::Damaged),
+            (end(&poisoned()).expect_err("a failure"), Kind::Io),
+            (end(&NodeEnd::Removed).expect_err("a failure"), Kind::NotMember),
+            (end(&NodeEnd::Failed(Arc::new(panicked))).expect_err("a failure"), Kind::Internal),
+        ];
+        for (failure, kind) in cases {
+            assert_eq!(failure.kind(), kind, "{}", failure.text());
+        }
+        assert!(end(&NodeEnd::Stopped).is_ok());
+    }
+
+    #[test]
+    fn unknown_versions_name_their_place() {
+        let error = WalError::UnknownVersion {
+            segment: SegmentId(1),
+            offset: 8,
+            what: "version",
+            found: 9,
+        };
+        let failure = log(&error, Path::new("wal"));
+        assert_eq!(failure.place(), (Some(Path::new("wal/00000001.wal")), Some(8)));
+    }
+}

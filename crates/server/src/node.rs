@@ -261,3 +261,78 @@ impl From<TransferError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oarlock_membership::ChangeError;
+    use oarlock_raftnode::{Busy, Unknown};
+    use tonic::{Code, Status};
+
+    use super::*;
+
+    /// What etcd's clients are told, and whether they may think that nothing was done.
+    #[test]
+    fn every_error_has_etcds_words() {
+        let busy = || Busy::Requests;
+        let pending =
+            "oarlock: another membership change is in progress, try again when it is done";
+        let cases: [(Error, Code, &str); 16] = [
+            (ProposeError::NoLeader.into(), Code::Unavailable, "etcdserver: no leader"),
+            (
+                ProposeError::Busy(busy()).into(),
+                Code::ResourceExhausted,
+                "etcdserver: too many requests",
+            ),
+            (
+                ProposeError::TooLarge { bytes: 2, max: 1 }.into(),
+                Code::InvalidArgument,
+                "etcdserver: request is too large",
+            ),
+            (ProposeError::Transferring.into(), Code::Unavailable, "etcdserver: leader changed"),
+            (ProposeError::ConfChangePending.into(), Code::Unavailable, pending),
+            (ProposeError::Stopped.into(), Code::Unavailable, "etcdserver: server stopped"),
+            (ProposeError::Quarantined.into(), Code::DataLoss, "etcdserver: corrupt cluster"),
+            (
+                ProposeError::OutcomeUnknown(Unknown::Deadline).into(),
+                Code::Unavailable,
+                "etcdserver: request timed out",
+            ),
+            (ReadError::NoLeader.into(), Code::Unavailable, "etcdserver: no leader"),
+            (ReadError::TimedOut.into(), Code::Unavailable, "etcdserver: request timed out"),
+            (
+                ReadError::Busy(busy()).into(),
+                Code::ResourceExhausted,
+                "etcdserver: too many requests",
+            ),
+            (
+                TransferError::NotVoter { to: 1 }.into(),
+                Code::FailedPrecondition,
+                "etcdserver: bad leader transferee",
+            ),
+            (
+                TransferError::TimedOut.into(),
+                Code::Unavailable,
+                "etcdserver: request timed out, leader transfer took too long",
+            ),
+            (
+                ChangeMembersError::Refused(ChangeError::Exists { id: 1 }).into(),
+                Code::FailedPrecondition,
+                "etcdserver: member ID already exist",
+            ),
+            (
+                ChangeMembersError::Refused(ChangeError::Removed { id: 1 }).into(),
+                Code::NotFound,
+                "etcdserver: member not found",
+            ),
+            (
+                ChangeMembersError::RefusedByRaft("last voter".into()).into(),
+                Code::FailedPrecondition,
+                "oarlock: refused by raft: last voter",
+            ),
+        ];
+        for (error, code, message) in cases {
+            let status = Status::from(error);
+            assert_eq!((status.code(), status.message()), (code, message));
+        }
+    }
+}
