@@ -234,7 +234,8 @@ impl Config {
         self
     }
 
-    /// The seed of everything random, which is election timeouts. Defaults to one from the operating system.
+    /// The seed of everything random, which is election timeouts. Defaults to one made from the birth of the data
+    /// directory and the count of its starts.
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self

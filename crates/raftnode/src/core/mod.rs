@@ -143,7 +143,9 @@ impl Core {
             Configuration::from_conf_state(&conf_state).map_err(|error| refused(&error))?;
         let logger = crate::raft_logger(slog::o!());
         let raw = RawNode::new(&raft_config, view, &logger).map_err(|error| refused(&error))?;
-        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..)) ^ recovered.id;
+        // The birth is random; the incarnation makes every start another.
+        let drawn = recovered.birth.rotate_left(32) ^ recovered.incarnation;
+        let seed = config.seed.unwrap_or(drawn) ^ recovered.id;
         Ok(Self {
             max_msg_bytes: config.max_size_per_msg,
             max_request_bytes: config.max_request_bytes,

@@ -26,6 +26,8 @@ pub(super) enum Job {
     Restore(Restore),
     /// A snapshot is wanted, whatever the count of entries says.
     Snapshot,
+    /// The last snapshot is written: the next may have become due meanwhile.
+    SnapshotIfDue,
 }
 
 /// What is applied, and what a snapshot's head says about it.
@@ -72,6 +74,7 @@ impl<S: StateMachine> Applier<S> {
                 Job::Entries(entries) => self.entries(&entries),
                 Job::Restore(restore) => self.restore(restore).map_err(End::Failed),
                 Job::Snapshot => self.snapshot(true).map_err(End::Failed),
+                Job::SnapshotIfDue => self.snapshot(false).map_err(End::Failed),
             };
             match done {
                 Ok(()) => {}

@@ -250,6 +250,7 @@ impl Node {
                 log::info!(id = self.shared.id, index = mark.index; "took a snapshot");
                 self.core.handle_snapshot_ready(mark.clone(), announcement); // O9
                 self.compact(mark.index)?;
+                let _ = self.threads.apply.send(apply::Job::SnapshotIfDue); // if it has gone, it has said why
             }
             Control::SnapshotSent { to, index, ok } => {
                 self.out.sending.ended(index);
