@@ -1,7 +1,7 @@
 //! What is checked before raft-rs sees a log.
 //!
-//! etcd makes few of these checks, and raft-rs panics where they would fail; the issues that taught them are etcd #10219,
-//! #13509 and #14370, qdrant #4683 and curvine #1551.
+//! etcd makes few of these checks, and raft-rs panics where they would fail. The issues that taught them are etcd
+//! #10219, #13509 and #14370, qdrant #4683 and curvine #1551.
 
 use raft::eraftpb::{Entry, EntryType};
 

@@ -48,7 +48,8 @@ pub enum BootError {
     /// Committed entries are missing at the end: the disk lost what it had acknowledged. Peers count on them, so this
     /// member must not vote any more: remove it and add it again as a new one.
     #[error(
-        "the log ends at {last} but commit is {commit}: acknowledged entries were lost; remove this member and add it again"
+        "the log ends at {last} but commit is {commit}: acknowledged entries were lost; \
+         remove this member and add it again"
     )]
     LogShorterThanCommit {
         /// The commit index.

@@ -27,8 +27,8 @@ pub struct Standalone {
     pub again: bool,
 }
 
-/// What [`Boot::Standalone`](super::Boot::Standalone) would do, without doing it. `None` if it would do nothing, because
-/// the log was rescued before.
+/// What [`Boot::Standalone`](super::Boot::Standalone) would do, without doing it. `None` if it would do nothing,
+/// because the log was rescued before.
 ///
 /// # Errors
 /// As for [`boot`](super::boot); nothing is written.

@@ -11,9 +11,9 @@ use crate::failpoint::fail_point;
 use crate::storage::{LogBatch, LogState, LogStore, SnapshotStore};
 use crate::{Window, convert};
 
-/// Founds a cluster the way etcd does (`StartNode` in etcd's raft): the founders become conf changes 1..n of term 1, all
-/// committed. The configuration at index 0 stays empty: a member that joins later replays the same entries and never
-/// takes itself for the only voter.
+/// Founds a cluster the way etcd does (`StartNode` in etcd's raft): the founders become conf changes 1..n of term 1,
+/// all committed. The configuration at index 0 stays empty: a member that joins later replays the same entries and
+/// never takes itself for the only voter.
 pub(super) fn found(
     store: &mut dyn LogStore,
     id: u64,
