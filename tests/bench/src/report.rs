@@ -20,6 +20,8 @@ pub(crate) struct Row {
     pub(crate) unit: Unit,
     pub(crate) cells: Vec<Cell>,
     pub(crate) checks: Vec<Check>,
+    /// What explains the figures.
+    notes: Vec<String>,
 }
 
 pub(crate) struct Cell {
@@ -102,7 +104,14 @@ impl Check {
 
 impl Row {
     pub(crate) fn new(work: &'static str, case: impl Into<String>, unit: Unit) -> Self {
-        Self { work, case: case.into(), unit, cells: Vec::new(), checks: Vec::new() }
+        Self {
+            work,
+            case: case.into(),
+            unit,
+            cells: Vec::new(),
+            checks: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     pub(crate) fn cell(&mut self, name: impl Into<String>, summary: Summary) {
@@ -111,6 +120,10 @@ impl Row {
 
     pub(crate) fn check(&mut self, what: impl Into<String>, measured: f64, bound: Bound) {
         self.checks.push(Check { what: what.into(), measured, bound });
+    }
+
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
     }
 
     /// The median of a contender; not a number if it did not take part.
@@ -135,6 +148,7 @@ impl Row {
                 summary.samples
             );
         }
+        self.notes.iter().for_each(|note| println!("  ({note})"));
         for check in &self.checks {
             let (measured, target) = (digits(check.measured), check.target());
             println!("  {}: {measured}, {target}: {}", check.what, check.verdict());
@@ -206,6 +220,9 @@ impl Row {
                 [summary.p50, summary.p10, summary.p99].map(|v| self.unit.show(v));
             let ratio = digits(summary.p50 / self.base());
             writeln!(page, "| {name} | {p50} | {ratio} | {p10} | {p99} | {} |", summary.samples)?;
+        }
+        for note in &self.notes {
+            writeln!(page, "\n{note}.")?;
         }
         Ok(())
     }

@@ -57,13 +57,10 @@ impl Records {
     pub(crate) fn create(path: &Path, noise: &[u8], len: usize, n: usize) -> io::Result<()> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         let record = record(len);
-        let mut bytes = Vec::new();
-        let each = (1 << 20) / record + 1;
-        for first in (0..n).step_by(each) {
-            bytes.clear();
-            let have = each.min(n - first) * record;
-            bytes.extend(noise.iter().cycle().skip(first % noise.len()).take(have));
-            file.write_all_at(&bytes, (first * record) as u64)?;
+        let piece = noise.len() / record;
+        for first in (0..n).step_by(piece) {
+            let bytes = &noise[..piece.min(n - first) * record];
+            file.write_all_at(bytes, (first * record) as u64)?;
         }
         file.sync_all()
     }

@@ -16,12 +16,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use limit::{Records, Written};
-use oarlock_wal::{Batch, Entry, Maintainer, Options, Wal};
+use oarlock_wal::{Batch, Entry, Maintainer, Options};
 use turns::{Budget, Turn, summary, take_turns, timed};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const BUDGET: Budget = Budget { time: Duration::from_secs(3), rounds: 2000 };
+
+/// Measures the floor, then the log that is in `dir`.
+type Measure = fn(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>>;
+
 /// Operations of a turn where one is too short to be timed.
 const GETS: usize = 500;
 const RANGE: usize = 256;
@@ -29,10 +33,13 @@ const RANGE: usize = 256;
 const READ: usize = 64 << 20;
 
 fn main() -> Result<()> {
-    if !std::env::args().any(|arg| arg == "--bench") {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if !args.iter().any(|arg| arg == "--bench") {
         println!("nothing measured: this is for `cargo bench`");
         return Ok(());
     }
+    let filters: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |what: &str| filters.is_empty() || filters.iter().any(|f| what.starts_with(*f));
     // Below the target directory: the temporary one may be in memory, where a sync costs nothing.
     let tmp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let noise: Bytes = std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect();
@@ -40,13 +47,21 @@ fn main() -> Result<()> {
         "{:26}{:>10}{:>10}{:>8}{:>8}{:>8}{:>9}",
         "us, p50", "floor", "log", "ratio", "p10", "p99", "samples"
     );
-    for sync in [true, false] {
+    for (sync, name) in [(true, "synced"), (false, "unsynced")] {
         for (len, n) in [(128, 1), (1 << 10, 16), (1 << 10, 256), (8 << 10, 256)] {
-            append(&tmp.path().join(format!("append-{len}-{n}-{sync}")), &noise, len, n, sync)?;
+            let what = format!("{name} {len} B x{n}");
+            if wanted(&what) {
+                report(&what, &append(&tmp.path().join(&what), &noise, len, n, sync)?);
+            }
         }
     }
-    for len in [128, 1 << 10, 8 << 10] {
-        read(&tmp.path().join(format!("read-{len}")), &noise, len)?;
+    for (name, measure) in [("get", get as Measure), ("range", range), ("open", open)] {
+        for len in [128, 1 << 10, 8 << 10] {
+            let what = format!("{name} {len} B");
+            if wanted(&what) {
+                report(&what, &read(&tmp.path().join(&what), &noise, len, measure)?);
+            }
+        }
     }
     Ok(())
 }
@@ -64,7 +79,7 @@ fn entries(first: u64, noise: &Bytes, len: usize, n: usize) -> Vec<Entry> {
     (0..n).map(|i| Entry::new(first + i as u64, 1, 0, payload(first as usize + i))).collect()
 }
 
-fn append(dir: &Path, noise: &Bytes, len: usize, n: usize, sync: bool) -> Result<()> {
+fn append(dir: &Path, noise: &Bytes, len: usize, n: usize, sync: bool) -> Result<Vec<Vec<f64>>> {
     let log = Options::new().create(dir, b"bench")?;
     let _maintainer = Maintainer::spawn(&log)?;
     log.prepare()?;
@@ -93,52 +108,49 @@ fn append(dir: &Path, noise: &Bytes, len: usize, n: usize, sync: bool) -> Result
     ];
     // So much that the disk is not asked for more than the page cache takes.
     let rounds = BUDGET.rounds.min((256 << 20) / (2 * len * n));
-    let samples = take_turns(&mut contenders, Budget { rounds, ..BUDGET })?;
-    drop(contenders);
-    let synced = if sync { "synced" } else { "unsynced" };
-    report(&format!("{synced} {len} B x{n}"), &samples);
-    Ok(())
+    take_turns(&mut contenders, Budget { rounds, ..BUDGET })
 }
 
-fn filled(dir: &Path, noise: &Bytes, len: usize) -> Result<Wal> {
+fn read(dir: &Path, noise: &Bytes, len: usize, measure: Measure) -> Result<Vec<Vec<f64>>> {
     let log = Options::new().create(dir, b"bench")?;
     for first in (0..READ / len).step_by(64) {
         let _ = log.append(&Batch::of(&entries(first as u64 + 1, noise, len, 64)))?;
     }
-    log.sync()?;
-    Ok(log)
+    log.close()?;
+    let records = dir.with_extension("floor");
+    Records::create(&records, noise, len, READ / len)?;
+    measure(dir, &records, len)
 }
 
-fn read(dir: &Path, noise: &Bytes, len: usize) -> Result<()> {
-    let log = filled(dir, noise, len)?;
-    let file = dir.with_extension("floor");
-    Records::create(&file, noise, len, READ / len)?;
-    let records = Records::open(&file, len)?;
-
+fn get(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
+    let (log, records) = (Options::new().open(dir)?, Records::open(records, len)?);
+    let mean = |begun: Instant| begun.elapsed().as_nanos() as f64 / GETS as f64;
     let mut contenders: [Turn<'_, Box<dyn Error>>; 2] = [
         Box::new(|samples| {
-            let at: Vec<usize> = (0..GETS).map(|_| fastrand::usize(..records.len())).collect();
+            let places: Vec<usize> = (0..GETS).map(|_| fastrand::usize(..records.len())).collect();
             let begun = Instant::now();
-            for at in at {
+            for at in places {
                 black_box(records.check(at));
             }
-            samples.push(begun.elapsed().as_nanos() as f64 / GETS as f64);
+            samples.push(mean(begun));
             Ok(())
         }),
         Box::new(|samples| {
-            let at: Vec<u64> = (0..GETS).map(|_| fastrand::u64(1..=log.last_index())).collect();
+            let places: Vec<u64> = (0..GETS).map(|_| fastrand::u64(1..=log.last_index())).collect();
             let begun = Instant::now();
-            for at in at {
+            for at in places {
                 black_box(log.entry(at)?);
             }
-            samples.push(begun.elapsed().as_nanos() as f64 / GETS as f64);
+            samples.push(mean(begun));
             Ok(())
         }),
     ];
-    let samples = take_turns(&mut contenders, BUDGET)?;
-    drop(contenders);
-    report(&format!("get {len} B"), &samples);
+    take_turns(&mut contenders, BUDGET)
+}
 
+/// Ranges of 256 entries.
+fn range(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
+    let (log, records) = (Options::new().open(dir)?, Records::open(records, len)?);
     let mut contenders: [Turn<'_, Box<dyn Error>>; 2] = [
         Box::new(|samples| {
             let first = fastrand::usize(..records.len() - RANGE);
@@ -151,17 +163,16 @@ fn read(dir: &Path, noise: &Bytes, len: usize) -> Result<()> {
             Ok(())
         }),
     ];
-    let samples = take_turns(&mut contenders, BUDGET)?;
-    drop(contenders);
-    report(&format!("range of {RANGE}, {len} B"), &samples);
+    take_turns(&mut contenders, BUDGET)
+}
 
-    log.close()?;
+/// The whole log, every byte checked.
+fn open(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
     let mut contenders: [Turn<'_, Box<dyn Error>>; 2] = [
         Box::new(|samples| {
             samples.push(timed(|| {
-                let records = Records::open(&file, len)?;
-                let all = records.check_range(0, records.len());
-                Ok::<_, Box<dyn Error>>(black_box(all))
+                let records = Records::open(records, len)?;
+                Ok::<_, Box<dyn Error>>(records.check_range(0, records.len()))
             })?);
             Ok(())
         }),
@@ -170,8 +181,5 @@ fn read(dir: &Path, noise: &Bytes, len: usize) -> Result<()> {
             Ok(())
         }),
     ];
-    let samples = take_turns(&mut contenders, BUDGET)?;
-    drop(contenders);
-    report(&format!("open {} MiB of {len} B", READ >> 20), &samples);
-    Ok(())
+    take_turns(&mut contenders, BUDGET)
 }

@@ -57,6 +57,11 @@ pub(crate) trait Log {
 pub(crate) trait Shared: Sync {
     /// Appends one entry as caller number `thread`.
     fn append(&self, thread: usize, payload: &Bytes) -> Result<()>;
+
+    /// Entries made durable by one sync so far, on average, if it counts them.
+    fn shared(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// Who takes part.

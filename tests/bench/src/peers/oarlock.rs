@@ -119,4 +119,9 @@ impl Shared for SharedOarlock {
         };
         Ok(self.log.wait(ticket)?)
     }
+
+    fn shared(&self) -> Option<f64> {
+        let stats = self.log.stats();
+        Some(stats.entries as f64 / stats.syncs as f64)
+    }
 }

@@ -22,7 +22,7 @@ pub(super) const GET: Work = Work {
             look at the payload, fjall only where a block is decoded; the others check it.",
     run: |setting, report| {
         for len in [128, 1 << 10, 8 << 10] {
-            let mut row = measure(setting, GET.name, len, 1, 100)?;
+            let mut row = measure(setting, GET.name, len, 1, 500)?;
             let beyond = row.p50(Who::Oarlock.name()) - row.p50(Who::Floor.name());
             row.check("ns beyond its checksum", beyond, Bound::AtMost(300.0));
             let speed = speed(&row, Who::RaftEngine);
@@ -39,7 +39,7 @@ pub(super) const RANGE: Work = Work {
     notes: "As above; the floor is the checksums of 256 records in a row.",
     run: |setting, report| {
         for len in [128, 1 << 10, 8 << 10] {
-            let mut row = measure(setting, RANGE.name, len, SPAN, 2)?;
+            let mut row = measure(setting, RANGE.name, len, SPAN, 16)?;
             if len == 1 << 10 {
                 let speed = speed(&row, Who::Floor);
                 row.check("speed over map and crc", speed, Bound::AtLeast(0.9));

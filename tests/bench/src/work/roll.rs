@@ -65,8 +65,10 @@ pub(super) const ROLL: Work = Work {
         row.check("p99 over that without rolls", all.p99 / still.p99, Bound::AtMost(1.5));
         let after = rolling.stats();
         let rolls = after.rolls - before.rolls;
+        let foreground = after.foreground_rolls - before.foreground_rolls;
+        row.note(format!("{rolls} rolls, {foreground} of them into a segment that was not ready"));
         let extra = (after.syncs - before.syncs) - (after.appends - before.appends);
-        let extra = extra + (after.foreground_rolls - before.foreground_rolls);
+        let extra = extra + foreground;
         row.check("syncs added by a roll", extra as f64 / rolls as f64, Bound::AtMost(0.0));
         report.rows.push(row);
         Ok(())

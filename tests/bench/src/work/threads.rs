@@ -22,7 +22,7 @@ pub(super) const THREADS: Work = Work {
     run: |setting, report| {
         let noise = Noise::new();
         let mut names = Vec::new();
-        let mut contenders: Vec<Turn<'_, Error>> = Vec::new();
+        let mut logs = Vec::new();
         let peers = [Who::Floor, Who::Oarlock, Who::RaftEngine, Who::RaftEngineTuned, Who::OkayWal];
         for who in peers {
             for callers in [1, THREADS_AT_ONCE] {
@@ -32,17 +32,26 @@ pub(super) const THREADS: Work = Work {
                 let dir = setting.dir.join(format!("{}-{callers}", who.name()));
                 let Some(log) = who.create_shared(&dir, 512 << 20)? else { continue };
                 names.push(name(who, callers));
-                let noise = &noise;
-                contenders.push(Box::new(move |samples| {
-                    samples.push(window(&*log, callers, noise)?);
-                    Ok(())
-                }));
+                logs.push((log, callers));
             }
+        }
+        let noise = &noise;
+        let mut contenders: Vec<Turn<'_, Error>> = Vec::new();
+        for (log, callers) in &logs {
+            contenders.push(Box::new(move |samples| {
+                samples.push(window(&**log, *callers, noise)?);
+                Ok(())
+            }));
         }
         let samples = take_turns(&mut contenders, setting.args.budget(200))?;
         let mut row = Row::new(THREADS.name, "1 KiB, per entry", Unit::Microseconds);
         for (name, samples) in names.iter().zip(&samples) {
             row.cell(name, summary(samples));
+        }
+        for (name, (log, _)) in names.iter().zip(&logs) {
+            if let Some(entries) = log.shared() {
+                row.note(format!("{name}: {entries:.1} entries a sync"));
+            }
         }
         let [one, many] = [1, THREADS_AT_ONCE].map(|n| row.p50(&name(Who::Oarlock, n)));
         row.check("entries/s over those of one caller", one / many, Bound::AtLeast(6.0));
