@@ -63,7 +63,17 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     }
     for (package, example) in examples(&root) {
         let mut command = sh::cargo(&root);
-        command.args(["run", "--quiet", "--package", &package, "--example", &example]);
+        // Selected together with the features of the first run, so that nothing is built for it.
+        command.args([
+            "run",
+            "--quiet",
+            "--package",
+            &package,
+            "--example",
+            &example,
+            "--features",
+            sh::TESTING,
+        ]);
         let before = broken.len();
         step(&format!("example {example}"), &mut command, &skips, &mut tally, &mut broken);
         if broken.len() == before {
