@@ -1,6 +1,6 @@
 //! Membership: every change is judged when it is applied, by every member alike.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use oarlock_membership::{
@@ -129,6 +129,7 @@ impl Core {
     }
 
     fn members_changed(&mut self, index: u64) {
+        self.gone = gone(&self.cluster, &self.configuration);
         let record = self.configuration.to_conf_state();
         if let Err(disagreement) = self.cluster.agrees_with(&record) {
             self.disagree(index, &disagreement);
@@ -178,6 +179,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Who was removed and is not needed any more.
+pub(super) fn gone(cluster: &Cluster, configuration: &Configuration) -> BTreeSet<u64> {
+    cluster.removed().iter().copied().filter(|id| !configuration.contains(*id)).collect()
 }
 
 fn raft_change(change: &ChangeEntry) -> ConfChangeV2 {

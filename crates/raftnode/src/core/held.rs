@@ -1,8 +1,7 @@
 //! What waits for the disk, and in which order it is let go.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use oarlock_membership::Cluster;
 use raft::eraftpb::{Message, MessageType};
 
 use super::AfterPersist;
@@ -59,11 +58,11 @@ impl Held {
 
 /// Leaves out what must not or need not be sent; the order of the rest is unchanged (O10).
 ///
-/// Messages to removed members go; of several append answers to the same member in the same term that accept, only
+/// Messages to those who are [`gone`](super::Core::gone) go; of several append answers to the same member in the same term that accept, only
 /// the newest stays: it says all that the older ones said. Rejections carry what probing needs, and all stay. (etcd
 /// keeps one answer of a batch whatever it says and whomever it is for; raft-rs can batch several terms.)
 #[must_use]
-pub fn tidy(mut messages: Vec<Message>, cluster: &Cluster) -> Vec<Message> {
+pub fn tidy(mut messages: Vec<Message>, gone: &BTreeSet<u64>) -> Vec<Message> {
     let accepts = |message: &Message| {
         message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject
     };
@@ -72,7 +71,7 @@ pub fn tidy(mut messages: Vec<Message>, cluster: &Cluster) -> Vec<Message> {
         .iter()
         .rev()
         .map(|message| {
-            if cluster.is_removed(message.to) {
+            if gone.contains(&message.to) {
                 return false;
             }
             let key = (message.to, message.term);
@@ -119,7 +118,6 @@ mod tests {
     #[test]
     fn only_the_newest_accepting_answer_per_member_and_term_leaves() {
         use MessageType::{MsgAppendResponse as Response, MsgHeartbeatResponse as Beat};
-        let cluster = Cluster::new(1);
         let messages = vec![
             message(Response, 1, 2, 5, false),
             message(Response, 2, 2, 5, false),
@@ -129,7 +127,7 @@ mod tests {
             message(Response, 1, 3, 7, false),
         ];
         let sent: Vec<(u64, u64, u64)> =
-            tidy(messages, &cluster).iter().map(|m| (m.to, m.term, m.index)).collect();
+            tidy(messages, &BTreeSet::new()).iter().map(|m| (m.to, m.term, m.index)).collect();
         assert_eq!(sent, [(2, 2, 5), (1, 2, 6), (1, 2, 0), (1, 2, 7), (1, 3, 7)]);
     }
 }

@@ -4,7 +4,7 @@
 //! it, and a simulator can drive the very same one. Given the same calls in the same order, and the same seed, it
 //! does the same.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use oarlock_membership::{Cluster, Configuration};
@@ -82,6 +82,8 @@ pub struct Core {
     max_request_bytes: usize,
     cluster: Arc<Cluster>,
     configuration: Configuration,
+    /// Removed for good, and not needed any more: a joint configuration needs those whom it removes until it is left.
+    gone: BTreeSet<u64>,
     /// The births that members have published, by member.
     births: BTreeMap<u64, u64>,
     /// This node is in raft's configuration.
@@ -151,6 +153,7 @@ impl Core {
             max_request_bytes: config.max_request_bytes,
             cluster: Arc::new(recovered.cluster.clone()),
             present: configuration.contains(recovered.id),
+            gone: conf::gone(&recovered.cluster, &configuration),
             configuration,
             births: recovered.births.clone(),
             removed: false,
@@ -190,6 +193,9 @@ impl Core {
         {
             return Err(StepError::Shed);
         }
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && self.would_win_too_early() {
+            return Err(Refused::NotNow("the log is not on disk to its end").into());
+        }
         Ok(self.raw.step(message)?)
     }
 
@@ -221,7 +227,7 @@ impl Core {
         }
         let raft = &self.raw.raft;
         let log = &raft.raft_log;
-        let cluster = &self.cluster;
+        let gone = &self.gone;
         let view = View {
             id: raft.id,
             term: raft.term,
@@ -232,7 +238,7 @@ impl Core {
             persisted: log.persisted,
             committed: log.committed,
             applied: log.applied,
-            is_removed: &|id| cluster.is_removed(id),
+            is_removed: &|id| gone.contains(&id),
         };
         if let Err(refused) = validate(from, message, &view) {
             if let Refused::LogLost { commit, last } = refused {
@@ -335,6 +341,12 @@ impl Core {
         &self.cluster
     }
 
+    /// Those with whom nothing is spoken any more: removed, and in no half of the configuration.
+    #[must_use]
+    pub const fn gone(&self) -> &BTreeSet<u64> {
+        &self.gone
+    }
+
     /// raft's configuration as applied.
     #[must_use]
     pub const fn configuration(&self) -> &Configuration {
@@ -357,9 +369,10 @@ impl Core {
     #[must_use]
     pub fn is_sole_voter(&self) -> bool {
         let voters = self.configuration.voters();
+        let outgoing = self.configuration.voters_outgoing();
         voters.len() == 1
             && voters.contains(&self.raw.raft.id)
-            && self.configuration.voters_outgoing().is_empty()
+            && (outgoing.is_empty() || outgoing == voters)
     }
 
     /// The highest index applied.

@@ -28,7 +28,7 @@ pub(super) struct Proposals {
     /// Conf changes likewise: one at a time, and they must not hold up the others.
     changes: VecDeque<Queued>,
     /// Handed to this leader and not answered; kept, in case that it refuses.
-    forwarded: BTreeMap<ProposalId, (u64, Forward)>,
+    forwarded: BTreeMap<ProposalId, Forwarded>,
     /// The leader, and the term, that has refused because it does not lead: nothing is forwarded to it again.
     deposed: (u64, u64),
     /// This node's own, where they were appended, until something is committed there.
@@ -41,6 +41,14 @@ pub(super) struct Proposals {
 struct Queued {
     /// Who forwarded it; 0 for this node.
     from: u64,
+    forward: Forward,
+}
+
+#[derive(Debug)]
+struct Forwarded {
+    /// Whom this node took for the leader, and in which term.
+    leader: u64,
+    term: u64,
     forward: Forward,
 }
 
@@ -200,19 +208,25 @@ impl Core {
     /// The leader's answer to a forwarded proposal.
     pub fn handle_forward_reply(&mut self, from: u64, reply: &ForwardReply) {
         let id = reply.id();
-        if self.proposals.forwarded.get(&id).is_none_or(|(leader, _)| *leader != from) {
+        if self.proposals.forwarded.get(&id).is_none_or(|forwarded| forwarded.leader != from) {
             return; // answered before, or never asked
         }
-        let Some((_, forward)) = self.proposals.forwarded.remove(&id) else { return };
+        let Some(Forwarded { leader, term: asked_in, forward }) =
+            self.proposals.forwarded.remove(&id)
+        else {
+            return;
+        };
         match *reply {
             ForwardReply::Refused { reason: ForwardRefusal::NotLeader { .. }, .. } => {
                 // It was not appended, so it can be handed to the next leader; should a doubled frame have made two
                 // answers of one question, the window sees to it that it takes effect once (O22).
-                self.proposals.deposed = (self.raw.raft.leader_id, self.raw.raft.term);
+                // Another leader, or the same one in a later term, may be known by now.
+                self.proposals.deposed = (leader, asked_in);
                 self.handle_propose(vec![forward]);
             }
             ForwardReply::Accepted { index, term, .. } if index > self.flight.handed_to_apply => {
-                let place = Place { id, term, is_change: false };
+                let is_change = forward.kind != ForwardKind::Normal;
+                let place = Place { id, term, is_change };
                 self.proposals.places.insert(index, place);
             }
             ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it
@@ -234,9 +248,9 @@ impl Core {
             self.append_changes();
             return;
         }
-        let leader = raft.leader_id;
+        let (leader, term) = (raft.leader_id, raft.term);
         let p = &mut self.proposals;
-        let keep = leader == 0 || p.deposed == (leader, raft.term);
+        let keep = leader == 0 || p.deposed == (leader, term);
         let mut waiting: Vec<Queued> = Vec::new();
         for queue in [&mut p.waiting, &mut p.changes] {
             // Forwarded to us while we led: whoever did must know at once.
@@ -252,7 +266,8 @@ impl Core {
         for queued in waiting {
             if queued.from == 0 {
                 let forward = queued.forward;
-                self.proposals.forwarded.insert(forward.id, (leader, forward.clone()));
+                let forwarded = Forwarded { leader, term, forward: forward.clone() };
+                self.proposals.forwarded.insert(forward.id, forwarded);
                 self.events.push_back(Event::Forward { to: leader, forward });
             } else {
                 let asked = self.raw.raft.id;

@@ -277,6 +277,8 @@ impl Flight {
         let number = persist.number;
         if let Some(mark) = &persist.install {
             self.installing = Some(number);
+            // Of the log that is discarded only what was applied, all of it by now, is as it will be.
+            self.durable_index = self.durable_index.min(self.handed_to_apply);
             self.handed_to_apply = mark.index;
         }
         if let Some(first) = persist.entries.first() {
@@ -382,6 +384,18 @@ mod tests {
         assert_eq!(flight.durable_index(), 5);
         flight.land(1);
         assert_eq!(flight.durable_index(), 6);
+    }
+
+    #[test]
+    fn durable_falls_back_when_a_snapshot_replaces_the_log() {
+        let mut flight = Flight::new(20, 1, 4);
+        let install = Some(SnapshotMark { index: 9, term: 3, ..SnapshotMark::default() });
+        flight.launch(&Persist { number: 1, install, ..Persist::default() });
+        assert_eq!(flight.durable_index(), 4, "5 to 20 are discarded, 5 to 9 are not written");
+        flight.launch(&stage(2, &[(3, 10)]));
+        assert_eq!(flight.durable_index(), 4);
+        flight.land(1);
+        assert_eq!(flight.durable_index(), 9);
     }
 
     #[test]

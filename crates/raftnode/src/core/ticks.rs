@@ -90,7 +90,9 @@ impl Core {
         let raft = &mut self.raw.raft;
         let timeout = self.ticks.timeout(raft.term, raft.state);
         raft.set_randomized_election_timeout(timeout);
-        self.raw.tick();
+        if !self.would_win_too_early() {
+            self.raw.tick();
+        }
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader && raft.election_elapsed == 0 {
             self.ticks.basis = None; // it campaigned, perhaps again in the same role
@@ -101,8 +103,23 @@ impl Core {
 
     /// Starts an election now, if this node may: a voter with no conf change waiting to be applied.
     pub fn handle_campaign(&mut self) {
-        if self.is_driven() && !self.installing() && self.raw.raft.promotable() {
+        if self.is_driven()
+            && !self.installing()
+            && self.raw.raft.promotable()
+            && !self.would_win_too_early()
+        {
             let _ = self.raw.campaign(); // its only errors are about messages from elsewhere
         }
+    }
+
+    /// Whether an election would be won on the spot, with a log that the disk does not hold to its end.
+    ///
+    /// raft-rs panics on that (`become_leader`). With other voters their answers cannot come so early, for the questions
+    /// wait for the disk (O7); the only voter asks nobody. It may follow with writes under way after it stepped down,
+    /// after a message of a later term, or when the leader removed itself.
+    pub(super) fn would_win_too_early(&self) -> bool {
+        let raft = &self.raw.raft;
+        let log = &raft.raft_log;
+        raft.state != StateRole::Leader && self.is_sole_voter() && log.persisted < log.last_index()
     }
 }

@@ -160,7 +160,7 @@ impl Node {
         }
         if !now.messages.is_empty() {
             fail_point!("raftBeforeLeaderSend");
-            self.out.send(now.messages, self.core.cluster()); // O4
+            self.out.send(now.messages, self.core.gone()); // O4
             fail_point!("raftAfterLeaderSend");
         }
         self.held.hold(after_persist); // O7
@@ -211,7 +211,7 @@ impl Node {
         }
         if !messages.is_empty() {
             fail_point!("raftBeforeFollowerSend");
-            self.out.send(messages, self.core.cluster());
+            self.out.send(messages, self.core.gone());
             fail_point!("raftAfterFollowerSend");
         }
     }
@@ -446,7 +446,9 @@ impl Node {
         let needed = |id| configuration.contains(id);
         self.out.known.follow(self.shared.id, &*transport, &cluster, &needed);
         let births = self.core.births().clone();
+        let gone = self.core.gone().clone();
         self.shared.publish(|published| {
+            published.gone = gone;
             published.cluster = cluster;
             published.births = births;
         });

@@ -1,9 +1,9 @@
 //! What leaves the node: messages, forwarded proposals, snapshots.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oarlock_membership::Cluster;
 use oarlock_transport::{Envelope, Transport};
 use raft::eraftpb::{Message, MessageType};
 
@@ -39,9 +39,9 @@ impl Outbox {
     }
 
     /// Sends what may leave now, in order, without what must not or need not (O10).
-    pub(super) fn send(&mut self, messages: Vec<Message>, cluster: &Cluster) {
+    pub(super) fn send(&mut self, messages: Vec<Message>, gone: &BTreeSet<u64>) {
         let mut envelopes = Vec::with_capacity(messages.len());
-        for message in tidy(messages, cluster) {
+        for message in tidy(messages, gone) {
             match message.get_msg_type() {
                 MessageType::MsgSnapshot => {
                     self.sending.send(&self.shared, &*self.transport, &message);

@@ -43,9 +43,9 @@ impl PeerHandler {
     ) -> Result<(), Refusal> {
         let shared = &self.shared;
         let index = message.get_snapshot().get_metadata().index;
-        let (commit, cluster) =
-            shared.read(|published| (published.vitals.commit, Arc::clone(&published.cluster)));
-        if cluster.is_removed(from) {
+        let (commit, gone) =
+            shared.read(|published| (published.vitals.commit, published.gone.contains(&from)));
+        if gone {
             return Err(Refusal::Removed);
         }
         if index <= commit {
@@ -81,12 +81,12 @@ impl Handler for PeerHandler {
     fn admit(&self, peer: &PeerInfo) -> Result<(), Refusal> {
         let hello = Hello::decode(peer.hello.clone())
             .map_err(|error| Refusal::Protocol { reason: error.to_string() })?;
-        let (cluster, birth, matched) = self.shared.read(|published| {
+        let (cluster, gone, birth, matched) = self.shared.read(|published| {
             let birth = published.births.get(&peer.id).copied();
             let matched = published.matched.get(&peer.id).copied();
-            (Arc::clone(&published.cluster), birth, matched)
+            (Arc::clone(&published.cluster), published.gone.contains(&peer.id), birth, matched)
         });
-        if cluster.is_removed(peer.id) {
+        if gone {
             return Err(Refusal::Removed);
         }
         let way_out = "remove this member and add it as a new one, with an empty data directory";

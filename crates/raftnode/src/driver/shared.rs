@@ -1,6 +1,6 @@
 //! What the handle, the threads and the transport's callbacks share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -41,6 +41,8 @@ pub(crate) struct Published {
     /// The births that members have published.
     pub(crate) births: BTreeMap<u64, u64>,
     pub(crate) cluster: Arc<Cluster>,
+    /// Those with whom nothing is spoken any more.
+    pub(crate) gone: BTreeSet<u64>,
     /// The last full status that was asked for.
     pub(crate) status: Status,
     pub(crate) end: Option<NodeEnd>,
@@ -77,6 +79,7 @@ impl Shared {
                 matched: BTreeMap::new(),
                 births: recovered.births.clone(),
                 cluster: Arc::new(recovered.cluster.clone()),
+                gone: recovered.cluster.removed().clone(),
                 status: Status::default(),
                 end: None,
             }),

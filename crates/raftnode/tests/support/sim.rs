@@ -182,8 +182,8 @@ impl Sim {
     }
 
     fn send(&mut self, from: u64, messages: Vec<Message>) {
-        let cluster = self.nodes[&from].core.cluster().clone();
-        for message in oarlock_raftnode::core::tidy(messages, &cluster) {
+        let gone = self.nodes[&from].core.gone();
+        for message in oarlock_raftnode::core::tidy(messages, gone) {
             self.net.push_back((from, message.to, Packet::Raft(message)));
         }
     }
