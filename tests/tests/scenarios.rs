@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oarlock_tests::script::check_file;
+use oarlock_tests::script::{check_file, simulate};
 
 fn scenarios() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
@@ -21,4 +21,48 @@ fn every_scenario_prints_what_its_file_says() {
     assert!(paths.len() >= 10, "found {} scenarios only", paths.len());
     let failures: Vec<String> = paths.iter().filter_map(|path| check_file(path).err()).collect();
     assert!(failures.is_empty(), "\n{}", failures.join("\n\n"));
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+}
+
+/// `OARLOCK_SEED` is the first seed and `OARLOCK_SEEDS` how many; `OARLOCK_STEPS` is how long each is.
+#[test]
+fn random_schedules_keep_every_promise() {
+    let steps = number("OARLOCK_STEPS").unwrap_or(2_500) as usize;
+    let first = number("OARLOCK_SEED").unwrap_or(1);
+    let alone = number("OARLOCK_SEED").is_some();
+    let seeds = number("OARLOCK_SEEDS").unwrap_or(if alone { 1 } else { 40 });
+    let mut failures = Vec::new();
+    let mut sum = [0; 6];
+    for seed in first..first + seeds {
+        match simulate(seed, steps) {
+            Ok(done) => {
+                let counts = [
+                    done.committed,
+                    done.elections,
+                    done.crashes,
+                    done.restored,
+                    done.changes,
+                    done.reads,
+                ];
+                sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    let few = failures.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("\n\n");
+    assert!(failures.is_empty(), "{} of {seeds} seeds fail\n{few}", failures.len());
+    // A simulation in which nothing happens proves nothing.
+    assert!(alone || sum.iter().all(|count| *count >= seeds / 4), "too little happened: {sum:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 1..=3 {
+        assert_eq!(simulate(seed, 800), simulate(seed, 800), "seed {seed}");
+    }
 }

@@ -35,3 +35,6 @@ pub use run::Script;
 
 mod file;
 pub use file::check_file;
+
+mod random;
+pub use random::{Simulated, simulate};

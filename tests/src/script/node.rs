@@ -19,6 +19,9 @@ use super::text;
 use super::trace::Trace;
 use super::witness::Witness;
 
+/// Bytes of entries in memory: few, so that the log itself is read, too.
+const CACHE: u64 = 512;
+
 /// What surrounds a node.
 pub(super) struct Around<'a> {
     pub(super) net: &'a mut Net,
@@ -48,6 +51,8 @@ pub(super) struct Life {
     pub(super) log: Shadow,
     /// The commit index when the node was last looked at.
     pub(super) commit: u64,
+    /// Whether it led then.
+    pub(super) led: bool,
     pub(super) incarnation: u64,
     sequence: u64,
     waiting: BTreeMap<ProposalId, String>,
@@ -145,7 +150,7 @@ impl Node {
                 Err(error) => around.witness.violation(format!("{}: {error}", self.id)),
             }
         }
-        let view = recovered.view(self.store.reader(), 4096)?;
+        let view = recovered.view(self.store.reader(), CACHE)?;
         let core = match Core::new(config, &recovered, view) {
             Ok(core) => core,
             Err(error) => {
@@ -170,6 +175,7 @@ impl Node {
             machine,
             log: Shadow::of(&self.store),
             commit: recovered.snapshot.as_ref().map_or(0, |mark| mark.index),
+            led: false,
             incarnation: recovered.incarnation,
             sequence: 0,
             waiting: BTreeMap::new(),
@@ -310,29 +316,24 @@ impl Node {
         self.pump(around);
     }
 
-    /// Applies up to `count` of what waits.
-    pub(super) fn apply(&mut self, count: usize, around: &mut Around<'_>) {
+    /// Applies the next of what waits; its index if it was an entry. `None` if nothing waits.
+    pub(super) fn apply_one(&mut self, around: &mut Around<'_>) -> Option<Option<u64>> {
+        let life = self.life.as_mut()?;
+        let job = life.jobs.pop_front()?;
         let mut applied = None;
-        for _ in 0..count {
-            let Some(life) = &mut self.life else { return };
-            let Some(job) = life.jobs.pop_front() else { break };
-            let done = match job {
-                Job::Entry(entry) => {
-                    applied = Some(entry.index);
-                    life.apply(self.id, &entry, &self.store, around)
-                }
-                Job::Restore(restore) => self.restore(restore, around),
-                Job::Snapshot => self.snapshot(around),
-            };
-            if let Err(error) = done {
-                around.witness.violation(format!("{}: {error}", self.id));
+        let done = match job {
+            Job::Entry(entry) => {
+                applied = Some(entry.index);
+                life.apply(self.id, &entry, &self.store, around)
             }
-            self.pump(around);
-        }
-        if let (Some(index), Some(life)) = (applied, &mut self.life) {
-            life.core.handle_applied(index);
+            Job::Restore(restore) => self.restore(restore, around),
+            Job::Snapshot => self.snapshot(around),
+        };
+        if let Err(error) = done {
+            around.witness.violation(format!("{}: {error}", self.id));
         }
         self.pump(around);
+        Some(applied)
     }
 
     fn restore(&mut self, restore: Restore, around: &mut Around<'_>) -> Result<(), String> {
@@ -577,7 +578,7 @@ impl Life {
         snapshots: &MemSnapshots,
         around: &mut Around<'_>,
     ) {
-        for message in tidy(messages, self.core.cluster()) {
+        for message in tidy(messages, self.core.gone()) {
             around.witness.message(id, &message, store);
             let text = text::message(&message);
             around.trace.detail(id, || format!("sends {text}"));
@@ -641,8 +642,8 @@ impl Life {
                 }
             }
             Event::Members { id: proposal, result } => {
-                let what = self.waiting.remove(&proposal);
-                let what = what.unwrap_or_else(|| "a change nobody waits for".into());
+                // Replayed after a restart, it is answered again, and nobody waits.
+                let Some(what) = self.waiting.remove(&proposal) else { return };
                 let line = match result {
                     Ok(cluster) => {
                         let ids: Vec<u64> = cluster.members().map(|member| member.id).collect();
@@ -739,6 +740,11 @@ impl Life {
     /// Whether nothing is left to do before something arrives.
     pub(super) fn is_idle(&self) -> bool {
         self.writes.is_empty() && self.unreported.is_empty() && self.jobs.is_empty()
+    }
+
+    /// How many reads wait for an answer.
+    pub(super) fn unread(&self) -> usize {
+        self.reads.len()
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -172,7 +172,7 @@ impl Script {
             }
             Command::Apply { who, count } => {
                 for id in self.who(who) {
-                    self.world.step(id, |node, around| node.apply(count, around));
+                    self.world.apply(id, count);
                 }
             }
             Command::Snapshot(id) => {

@@ -8,7 +8,7 @@ use oarlock_raftnode::membership::{ChangeEntry, Cluster, Configuration, Proposal
 use oarlock_raftnode::raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
 use oarlock_raftnode::{AttributeUpdate, LogReader, LogStore, MemStore, Payload, Role, convert};
 
-use super::node::Node;
+use super::node::{Node, Shadow};
 
 /// Sees everything, forgets nothing, and complains.
 #[derive(Default)]
@@ -42,6 +42,32 @@ fn hash_of(entry: &Entry) -> u64 {
     convert::entry_kind_to_number(entry.get_entry_type()).hash(&mut hasher);
     entry.data.hash(&mut hasher);
     hasher.finish()
+}
+
+/// Members and configuration after an entry, if it changes them.
+fn after(
+    entry: &Entry,
+    cluster: &Cluster,
+    configuration: &Configuration,
+) -> Option<(Cluster, Configuration)> {
+    if entry.get_entry_type() == EntryType::EntryNormal {
+        let Ok(Payload::Attributes { update, .. }) = Payload::of(entry) else { return None };
+        let mut cluster = cluster.clone();
+        let updated = match update {
+            AttributeUpdate::Publish { member, name, client_urls, .. } => {
+                cluster.update_attributes(member, &name, &client_urls)
+            }
+            AttributeUpdate::PeerUrls { member, peer_urls } => {
+                cluster.update_peer_urls(member, &peer_urls)
+            }
+            _ => return None,
+        };
+        return updated.is_ok().then(|| (cluster, configuration.clone()));
+    }
+    let change = ChangeEntry::read(&convert::entry_view(entry)).ok().flatten()?;
+    let mut cluster = cluster.clone();
+    let applied = cluster.apply_entry(configuration, &change).ok()?;
+    Some((cluster, applied.configuration))
 }
 
 impl Witness {
@@ -111,34 +137,9 @@ impl Witness {
 
     /// Membership is a fold of the log: computed here, apart from the nodes.
     fn commit(&mut self, entry: Entry, term: u64) {
-        let Some((_, cluster, configuration)) = self.fold.last() else { return };
-        let (mut cluster, mut configuration) = (cluster.clone(), configuration.clone());
-        let changed = if entry.get_entry_type() == EntryType::EntryNormal {
-            match Payload::of(&entry) {
-                Ok(Payload::Attributes { update, .. }) => match update {
-                    AttributeUpdate::Publish { member, name, client_urls, .. } => {
-                        cluster.update_attributes(member, &name, &client_urls).is_ok()
-                    }
-                    AttributeUpdate::PeerUrls { member, peer_urls } => {
-                        cluster.update_peer_urls(member, &peer_urls).is_ok()
-                    }
-                    _ => false,
-                },
-                _ => false,
-            }
-        } else {
-            match ChangeEntry::read(&convert::entry_view(&entry)) {
-                Ok(Some(change)) => match cluster.apply_entry(&configuration, &change) {
-                    Ok(applied) => {
-                        configuration = applied.configuration;
-                        true
-                    }
-                    Err(_) => false,
-                },
-                _ => false,
-            }
-        };
-        if changed {
+        if let Some((_, cluster, configuration)) = self.fold.last()
+            && let Some((cluster, configuration)) = after(&entry, cluster, configuration)
+        {
             self.fold.push((entry.index, cluster, configuration));
         }
         self.ledger.push(entry);
@@ -205,7 +206,9 @@ impl Witness {
                     message.get_entries(),
                 );
             }
-            MessageType::MsgAppendResponse if !message.reject => {
+            // What was accepted in an earlier term may have been overwritten before it was written. That answer can do
+            // no harm: this node took the entries for its own when it voted in the later term, and has not crashed since.
+            MessageType::MsgAppendResponse if !message.reject && message.term == durable.term => {
                 self.expect(message.index <= state.last_index, || {
                     format!("{id} says \"{text}\" while its disk ends at {} (O7)", state.last_index)
                 });
@@ -270,6 +273,18 @@ impl Witness {
         });
     }
 
+    /// A new leader has all that was committed before its term (Raft paper, 5.4.3).
+    fn leads(&mut self, id: u64, leads: u64, log: &Shadow) {
+        let lacks = self.ledger.iter().zip(&self.committed_in).find(|(entry, committed_in)| {
+            let held = log.term(entry.index);
+            let differs = held.is_some_and(|term| term != entry.term) || entry.index > log.last();
+            **committed_in < leads && differs
+        });
+        if let Some((Entry { term, index, .. }, _)) = lacks {
+            self.violations.push(format!("{id} leads term {leads} without {term}/{index}"));
+        }
+    }
+
     /// Looks a node over after each of its steps.
     pub(super) fn observe(&mut self, nodes: &mut BTreeMap<u64, Node>, id: u64) {
         let Some(Node { life: Some(life), store, .. }) = nodes.get(&id) else { return };
@@ -287,28 +302,20 @@ impl Witness {
         });
         let on_disk = store.term(durable).ok();
         let in_memory = life.log.term(durable);
-        self.expect(on_disk == in_memory || on_disk.is_none() && life.log.get(durable).is_none(), || {
-            format!("{id} takes {durable} for durable; in memory its term is {in_memory:?}, on disk {on_disk:?}")
+        self.expect(in_memory.is_none() || on_disk == in_memory, || {
+            format!("{id} takes {in_memory:?}/{durable} for durable, its disk has {on_disk:?}")
         });
         if vitals.role == Role::Leader {
             let first = *self.leaders.entry(vitals.term).or_insert(id);
             self.expect(first == id, || format!("{first} and {id} both lead term {}", vitals.term));
-            // Leader completeness (Raft paper, 5.4.3).
-            for (entry, committed_in) in self.ledger.iter().zip(&self.committed_in) {
-                let held = life.log.term(entry.index);
-                if *committed_in < vitals.term
-                    && (held.is_some_and(|term| term != entry.term)
-                        || entry.index > life.log.last())
-                {
-                    let (leads, term, index) = (vitals.term, entry.term, entry.index);
-                    let what = format!("{id} leads term {leads} without {term}/{index}");
-                    self.violations.push(what);
-                    break;
-                }
+            if !life.led {
+                self.leads(id, vitals.term, &life.log);
             }
         }
         let known = self.committed();
-        for index in commit_before + 1..=vitals.commit.min(known) {
+        // What a snapshot covers that waits to be installed is committed, and the log still is as before.
+        let first = life.core.log_bounds().0.max(commit_before + 1);
+        for index in first..=vitals.commit.min(known) {
             let (committed, held) = (self.ledger[index as usize - 1].term, life.log.term(index));
             self.expect(held.is_none_or(|held| held == committed), || {
                 format!("{id} has {held:?}/{index} committed, others {committed}/{index}")
@@ -340,6 +347,7 @@ impl Witness {
         }
         if let Some(Node { life: Some(life), .. }) = nodes.get_mut(&id) {
             life.commit = vitals.commit;
+            life.led = vitals.role == Role::Leader;
         }
     }
 }

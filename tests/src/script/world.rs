@@ -159,6 +159,18 @@ impl World {
         true
     }
 
+    /// Applies up to `count` of what waits on a node, and then says how far it has come.
+    pub(super) fn apply(&mut self, id: u64, count: usize) {
+        let mut last = None;
+        for _ in 0..count {
+            let Some(applied) = self.step(id, Node::apply_one).flatten() else { break };
+            last = applied.or(last);
+        }
+        if let Some(index) = last {
+            self.act(id, |core| core.handle_applied(index));
+        }
+    }
+
     /// Writes, syncs, reports and applies everything on one node; whether there was anything.
     pub(super) fn work_on(&mut self, id: u64) -> bool {
         if self.life(id).is_none_or(Life::is_idle) {
@@ -168,7 +180,7 @@ impl World {
             node.sync(usize::MAX, around);
             node.report(false, around);
         });
-        self.step(id, |node, around| node.apply(usize::MAX, around));
+        self.apply(id, usize::MAX);
         true
     }
 
@@ -221,7 +233,9 @@ impl World {
             .filter(|other| !self.net.is_cut((id, *other)) && !self.net.is_cut((*other, id)))
             .collect();
         let leads = |world: &Self, id| {
-            world.life(id).is_some_and(|life| life.core.vitals().role == Role::Leader)
+            world.life(id).is_some_and(|life| {
+                life.core.is_driven() && life.core.vitals().role == Role::Leader
+            })
         };
         self.settle();
         for round in 0..100 {

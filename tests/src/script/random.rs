@@ -1,0 +1,473 @@
+//! Random schedules over the same nodes: whatever can happen, in an order that a seed decides.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fastrand::Rng;
+use oarlock_raftnode::bootstrap::Boot;
+use oarlock_raftnode::core::Core;
+use oarlock_raftnode::membership::record::ConfChangeTransition;
+use oarlock_raftnode::membership::{Change, ChangeEntry, Configuration};
+use oarlock_raftnode::{Config, Role};
+
+use super::world::{World, member};
+
+/// How many of the last lines a failure shows.
+const SHOWN: usize = 60;
+
+/// Ids up to this one may become members.
+const MAX_ID: u64 = 8;
+
+/// What a simulation came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Simulated {
+    /// A hash of everything that happened: the same seed gives the same.
+    pub trace: u64,
+    /// Entries committed.
+    pub committed: u64,
+    /// Times a node began to lead.
+    pub elections: u64,
+    /// Times a node lost power.
+    pub crashes: u64,
+    /// Snapshots that followers were restored from.
+    pub restored: u64,
+    /// Changes of the members that were done.
+    pub changes: u64,
+    /// Proposals that were applied where they were made.
+    pub answered: u64,
+    /// Reads that were served.
+    pub reads: u64,
+}
+
+/// Runs `steps` random steps from `seed`; then everything heals, and everybody must come to the same state.
+///
+/// # Errors
+/// What went wrong, after how many steps (the shortest prefix that shows it), and the last things that happened.
+pub fn simulate(seed: u64, steps: usize) -> Result<Simulated, String> {
+    run(seed, steps, usize::MAX).map_err(|(failed_at, error)| {
+        // Once more, with all details of the end.
+        let again = run(seed, steps.min(failed_at), failed_at.saturating_sub(8));
+        let (_, detailed) = again.err().unwrap_or((failed_at, error));
+        format!(
+            "seed {seed} fails after {failed_at} steps: {detailed}\n\
+             OARLOCK_SEED={seed} cargo test -p oarlock-tests --test scenarios random"
+        )
+    })
+}
+
+/// Fails with the number of steps done.
+fn run(seed: u64, steps: usize, detail_from: usize) -> Result<Simulated, (usize, String)> {
+    let mut simulation = Simulation::new(seed);
+    let mut done = 0;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        while done < steps {
+            simulation.world.trace.detail = done >= detail_from;
+            simulation.step();
+            done += 1;
+            simulation.check()?;
+        }
+        simulation.converge()
+    }));
+    let error = match outcome {
+        Ok(Ok(())) => {
+            simulation.result.trace = simulation.hasher.finish();
+            simulation.result.committed = simulation.world.witness.committed();
+            return Ok(simulation.result);
+        }
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+            simulation.drain();
+            done += 1;
+            format!("panic: {text}")
+        }
+    };
+    let recent = &simulation.recent;
+    let shown = recent[recent.len().saturating_sub(SHOWN)..].join("\n  ");
+    Err((done, format!("{error}\n  {shown}")))
+}
+
+struct Simulation {
+    world: World,
+    rng: Rng,
+    hasher: DefaultHasher,
+    result: Simulated,
+    recent: Vec<String>,
+    next_word: u64,
+    /// Ids that were ever given to a member.
+    used: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let mut world = World::new(seed);
+        world.config = Config::new()
+            .election_ticks(rng.u32(5..=8))
+            .pre_vote(rng.u8(..4) > 0)
+            .check_quorum(rng.u8(..4) > 0)
+            .max_inflight_msgs(rng.usize(1..=8))
+            .max_size_per_msg(1 << rng.u32(5..=12))
+            .max_apply_bytes(1 << rng.u32(5..=12))
+            .max_uncommitted_bytes(1 << 12);
+        let founders: Vec<u64> = (1..=rng.u64(1..=5)).collect();
+        let used = founders.len() as u64;
+        let mut simulation = Self {
+            world,
+            rng,
+            hasher: DefaultHasher::new(),
+            result: Simulated::default(),
+            recent: Vec::new(),
+            next_word: 0,
+            used,
+        };
+        if let Err(error) = simulation.world.found(&founders) {
+            simulation.world.witness.violation(error);
+        }
+        simulation
+    }
+
+    fn note(&mut self, what: String) {
+        self.world.trace.lines.push(format!("-- {what}"));
+    }
+
+    /// Takes what was printed.
+    fn drain(&mut self) {
+        for line in self.world.trace.lines.drain(..) {
+            line.hash(&mut self.hasher);
+            let counts: [(&str, &mut u64); 5] = [
+                (": leader of term", &mut self.result.elections),
+                (" restores snapshot ", &mut self.result.restored),
+                (" done: members ", &mut self.result.changes),
+                (" applied at ", &mut self.result.answered),
+                (" served at ", &mut self.result.reads),
+            ];
+            for (pattern, count) in counts {
+                *count += u64::from(line.contains(pattern));
+            }
+            self.recent.push(line);
+        }
+        if self.recent.len() > 4 * SHOWN {
+            self.recent.drain(..2 * SHOWN);
+        }
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        self.drain();
+        let violations = self.world.witness.take_violations();
+        if !violations.is_empty() {
+            return Err(violations.join("; "));
+        }
+        for id in self.world.running() {
+            let Some(life) = self.world.life(id) else { continue };
+            if !life.core.is_driven() && !life.core.is_removed() {
+                return Err(format!("{id} is in quarantine, and its disk was never lost"));
+            }
+        }
+        Ok(())
+    }
+
+    fn some_running(&mut self) -> Option<u64> {
+        let running = self.world.running();
+        self.rng.choice(running)
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let leads = |id: &u64| {
+            self.world.life(*id).is_some_and(|life| {
+                life.core.is_driven() && life.core.vitals().role == Role::Leader
+            })
+        };
+        let newest = |id: &u64| self.world.life(*id).map_or(0, |life| life.core.vitals().term);
+        self.world.running().into_iter().filter(leads).max_by_key(newest)
+    }
+
+    fn step(&mut self) {
+        match self.rng.u32(..1000) {
+            0..180 => {
+                if let Some(id) = self.some_running() {
+                    self.world.act(id, Core::handle_tick);
+                }
+            }
+            180..520 => self.deliver(),
+            520..640 => {
+                if let Some(id) = self.some_running() {
+                    let (count, reported) = (self.rng.usize(1..=4), self.rng.bool());
+                    self.world.step(id, |node, around| {
+                        node.sync(count, around);
+                        if reported {
+                            node.report(false, around);
+                        }
+                    });
+                }
+            }
+            640..710 => {
+                if let Some(id) = self.some_running() {
+                    let together = self.rng.bool();
+                    self.world.step(id, |node, around| node.report(together, around));
+                }
+            }
+            710..800 => {
+                if let Some(id) = self.some_running() {
+                    let count = self.rng.usize(1..=6);
+                    self.world.apply(id, count);
+                }
+            }
+            800..870 => self.propose(),
+            870..890 => {
+                if let Some(id) = self.some_running() {
+                    self.world.step(id, |node, around| node.read(around));
+                }
+            }
+            890..905 => self.lose(),
+            905..915 => self.duplicate(),
+            915..927 => {
+                if let Some(id) = self.some_running() {
+                    self.note(format!("snapshot {id}"));
+                    if let Some(Err(error)) =
+                        self.world.step(id, |node, around| node.snapshot(around))
+                    {
+                        self.world.witness.violation(error);
+                    }
+                }
+            }
+            927..940 => self.compact(),
+            940..955 => self.change(),
+            955..962 => self.crash(),
+            962..985 => self.start(),
+            985..989 => self.cut(),
+            989..993 => {
+                self.note("heal".into());
+                self.world.net.heal(None);
+            }
+            993..996 => {
+                if let (Some(leader), Some(to)) = (self.leader(), self.some_running()) {
+                    self.note(format!("transfer {leader} {to}"));
+                    // Refused unless `to` votes.
+                    self.world.act(leader, |core| drop(core.handle_transfer(to)));
+                }
+            }
+            996..998 => {
+                if let Some(id) = self.some_running() {
+                    self.note(format!("campaign {id}"));
+                    self.world.act(id, Core::handle_campaign);
+                }
+            }
+            998 => {
+                if let Some(id) = self.some_running() {
+                    self.world.step(id, |node, around| node.publish(&format!("m{id}"), around));
+                }
+            }
+            _ => {
+                if let Some(id) = self.some_running() {
+                    let stalled = self.rng.bool();
+                    self.world.act(id, |core| core.handle_write_stall(stalled));
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Some(link) = self.rng.choice(self.world.net.busy()) else { return };
+        if self.rng.u8(..8) == 0 {
+            let place = self.rng.usize(..self.world.net.len(link));
+            self.world.net.overtake(link, place);
+        }
+        for _ in 0..self.rng.usize(1..=4) {
+            self.world.deliver(link, None);
+        }
+    }
+
+    fn lose(&mut self) {
+        let Some(link) = self.rng.choice(self.world.net.busy()) else { return };
+        self.world.net.lose_one(link, None);
+        self.world.tell_senders();
+        if self.rng.bool() {
+            self.world.act(link.0, |core| core.handle_unreachable(link.1));
+        }
+    }
+
+    fn duplicate(&mut self) {
+        let Some(link) = self.rng.choice(self.world.net.busy()) else { return };
+        self.world.net.duplicate(link, None);
+    }
+
+    fn propose(&mut self) {
+        let Some(id) = self.some_running() else { return };
+        let words: Vec<String> = (0..self.rng.usize(1..=3))
+            .map(|_| {
+                self.next_word += 1;
+                format!("w{}", self.next_word)
+            })
+            .collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.world.step(id, |node, around| node.propose(&words, around));
+    }
+
+    fn compact(&mut self) {
+        let Some(id) = self.some_running() else { return };
+        let kept = self.rng.u64(..4);
+        let applied = self.world.life(id).map_or(0, |life| life.core.applied());
+        self.note(format!("compact {id} {}", applied.saturating_sub(kept)));
+        let compacted = self.world.step(id, |node, _| node.compact(applied.saturating_sub(kept)));
+        if let Some(Err(error)) = compacted {
+            self.world.witness.violation(error);
+        }
+    }
+
+    fn crash(&mut self) {
+        let Some(id) = self.some_running() else { return };
+        let kept = self.rng.usize(..4);
+        self.note(format!("crash {id} keep {kept}"));
+        self.world.crash(id, kept);
+        self.result.crashes += 1;
+    }
+
+    /// Starts one that is down, or one that was added and has never run.
+    fn start(&mut self) {
+        let down: Vec<u64> = self
+            .world
+            .nodes
+            .values()
+            .filter(|node| node.life.is_none())
+            .map(|node| node.id)
+            .collect();
+        if let Some(id) = self.rng.choice(down) {
+            return self.world.start(id, &Boot::Restart);
+        }
+        let Some(via) = self.some_running() else { return };
+        self.join_missing(via);
+    }
+
+    /// Starts a member that `via` knows and that has never run.
+    fn join_missing(&mut self, via: u64) -> bool {
+        let Some(life) = self.world.life(via) else { return false };
+        let members = life.core.cluster().members();
+        let missing = members.map(|member| member.id).find(|id| !self.world.nodes.contains_key(id));
+        let Some(id) = missing else { return false };
+        self.note(format!("join {id} {via}"));
+        if let Err(error) = self.world.join(id, via) {
+            self.world.witness.violation(error);
+        }
+        true
+    }
+
+    fn cut(&mut self) {
+        let ids: Vec<u64> = self.world.nodes.keys().copied().collect();
+        let (Some(one), Some(other)) = (self.rng.choice(&ids), self.rng.choice(&ids)) else {
+            return;
+        };
+        let links = if self.rng.bool() {
+            vec![(*one, *other)]
+        } else {
+            ids.iter().flat_map(|id| [(*one, *id), (*id, *one)]).collect()
+        };
+        self.note(format!("cut {links:?}"));
+        for link in links {
+            self.world.net.cut(link);
+        }
+        self.world.tell_senders();
+    }
+
+    fn change(&mut self) {
+        let Some(on) = self.some_running() else { return };
+        let Some(life) = self.world.life(on) else { return };
+        let configuration = life.core.configuration().clone();
+        if configuration.is_joint() && !configuration.auto_leave() {
+            self.note(format!("leave-joint {on}"));
+            let leave = ChangeEntry::leave_joint();
+            self.world.step(on, |node, around| node.change(leave, around));
+            return;
+        }
+        let mut changes: Vec<Change> = Vec::new();
+        for _ in 0..self.rng.usize(1..=3) {
+            let change = self.one_change(&configuration);
+            changes.extend(
+                change.filter(|change| changes.iter().all(|other| other.id() != change.id())),
+            );
+        }
+        let change = match (changes.len(), self.rng.u8(..4)) {
+            (0, _) => return,
+            (1, 1..) => ChangeEntry::new(changes.remove(0)),
+            (_, 0) => ChangeEntry::joint(changes, ConfChangeTransition::Explicit),
+            (_, 1) => ChangeEntry::joint(changes, ConfChangeTransition::Implicit),
+            _ => ChangeEntry::joint(changes, ConfChangeTransition::Auto),
+        };
+        self.note(format!("{on}: {}", super::text::change(&change)));
+        self.world.step(on, |node, around| node.change(change, around));
+    }
+
+    fn one_change(&mut self, configuration: &Configuration) -> Option<Change> {
+        let voters: Vec<u64> = configuration.voters().iter().copied().collect();
+        let learners: Vec<u64> = configuration.learners().iter().copied().collect();
+        match self.rng.u8(..6) {
+            0 | 1 if self.used < MAX_ID => {
+                self.used += 1;
+                Some(Change::AddLearner(member(self.used)))
+            }
+            2 if self.used < MAX_ID => {
+                self.used += 1;
+                Some(Change::AddVoter(member(self.used)))
+            }
+            3 | 4 if !learners.is_empty() => self.rng.choice(learners).map(Change::Promote),
+            5 if voters.len() > 2 => self.rng.choice(voters).map(Change::Remove),
+            _ => None,
+        }
+    }
+
+    /// Everything heals: somebody leads, everybody has the same, and nobody waits for a read.
+    fn converge(&mut self) -> Result<(), String> {
+        self.note("everything heals".into());
+        self.world.net.heal(None);
+        for id in self.world.running() {
+            self.world.act(id, |core| core.handle_write_stall(false));
+        }
+        let mut proposed = false;
+        for _ in 0..200 {
+            let down: Vec<u64> = self
+                .world
+                .nodes
+                .values()
+                .filter(|node| node.life.is_none())
+                .map(|node| node.id)
+                .collect();
+            for id in down {
+                self.world.start(id, &Boot::Restart);
+            }
+            self.world.run(1);
+            self.check()?;
+            let Some(leader) = self.leader() else { continue };
+            if self.join_missing(leader) {
+                continue;
+            }
+            if !proposed {
+                proposed = true;
+                self.world.step(leader, |node, around| node.propose(&["last"], around));
+                continue;
+            }
+            if self.is_converged(leader) {
+                return Ok(());
+            }
+        }
+        for id in self.world.running() {
+            self.world.show_status(id);
+            self.world.show_held(id);
+        }
+        self.drain();
+        Err("everything healed, and they do not come to the same state".into())
+    }
+
+    fn is_converged(&self, leader: u64) -> bool {
+        let Some(leading) = self.world.life(leader) else { return false };
+        let log = leading.log.last();
+        leading.core.configuration().ids().iter().all(|id| {
+            self.world.life(*id).is_some_and(|life| {
+                life.machine.applied.1 == log
+                    && life.machine.digest == leading.machine.digest
+                    && life.unread() == 0
+            })
+        })
+    }
+}
