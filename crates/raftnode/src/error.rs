@@ -87,10 +87,6 @@ pub enum Unknown {
     /// The deadline passed after it was appended or sent to the leader.
     #[error("the deadline passed after it had been handed on")]
     Deadline,
-    /// Another entry was committed where it had been appended. It has no effect unless its way to the leader
-    /// duplicated it, which no transport of ours does.
-    #[error("another entry took its place")]
-    Superseded,
     /// So many newer proposals of this node were applied before it that it was left out (O22). It has no effect.
     #[error("it was committed behind too many newer ones, and left out")]
     Stale,

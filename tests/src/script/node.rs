@@ -386,7 +386,7 @@ impl Node {
         for word in words {
             let id = life.next_id(self.id, format!("{word:?}"));
             let data = Payload::Application { id, data: Bytes::copy_from_slice(word.as_bytes()) };
-            forwards.push(Forward { id, kind: ForwardKind::Normal, data: data.encode() });
+            forwards.push(Forward { id, kind: ForwardKind::Normal, data: data.encode(), term: 0 });
         }
         life.core.handle_propose(forwards);
         self.pump(around);
@@ -402,7 +402,7 @@ impl Node {
             birth: self.id,
         };
         let data = Payload::Attributes { id, update }.encode();
-        life.core.handle_propose(vec![Forward { id, kind: ForwardKind::Normal, data }]);
+        life.core.handle_propose(vec![Forward { id, kind: ForwardKind::Normal, data, term: 0 }]);
         self.pump(around);
     }
 
@@ -414,7 +414,7 @@ impl Node {
             EntryKind::ConfChange => ForwardKind::ConfChange,
             EntryKind::ConfChangeV2 | EntryKind::Normal => ForwardKind::ConfChangeV2,
         };
-        life.core.handle_propose(vec![Forward { id, kind, data }]);
+        life.core.handle_propose(vec![Forward { id, kind, data, term: 0 }]);
         self.pump(around);
     }
 

@@ -1,5 +1,9 @@
-//! Proposals: batched on the leader (O21), handed to it once by everybody else (O22), and to another one only after it
-//! has said that it did not take them.
+//! Proposals: batched on the leader (O21), handed to it once by everybody else (O22).
+//!
+//! They are handed on again only when it is certain that nothing came of it before. Either the leader has said so; or
+//! an entry of a later term is committed, and the log up to it does not hold the proposal: a leader appends what was
+//! forwarded to it in the term that the forward names and in no other, so it never will. What was under way when a
+//! leader died is thus appended by the next one, and nobody has to wait for a deadline.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,10 +32,10 @@ pub(super) struct Proposals {
     /// Conf changes likewise: one at a time, and they must not hold up the others.
     changes: VecDeque<Queued>,
     /// Handed to this leader and not answered; kept, in case that it refuses.
-    forwarded: BTreeMap<ProposalId, Forwarded>,
+    forwarded: BTreeMap<ProposalId, (u64, Forward)>,
     /// The leader, and the term, that has refused because it does not lead: nothing is forwarded to it again.
     deposed: (u64, u64),
-    /// This node's own, where they were appended, until something is committed there.
+    /// This node's own, where they were appended here or by the leader, until something is committed there.
     places: BTreeMap<u64, Place>,
     seen: BTreeMap<ProposalId, (u64, u64)>,
     seen_order: VecDeque<ProposalId>,
@@ -45,18 +49,10 @@ struct Queued {
 }
 
 #[derive(Debug)]
-struct Forwarded {
-    /// Whom this node took for the leader, and in which term.
-    leader: u64,
-    term: u64,
-    forward: Forward,
-}
-
-#[derive(Clone, Copy, Debug)]
 struct Place {
-    id: ProposalId,
     term: u64,
-    is_change: bool,
+    /// What was appended, in case that it has to be again.
+    forward: Forward,
 }
 
 impl Proposals {
@@ -83,6 +79,17 @@ impl Proposals {
         }
         queue.push_back(queued);
         Ok(())
+    }
+
+    /// Nothing came of these: they wait again, before all others.
+    fn queue_again(&mut self, forwards: Vec<Forward>) {
+        for forward in forwards.into_iter().rev() {
+            let queue = match forward.kind {
+                ForwardKind::Normal => &mut self.waiting,
+                ForwardKind::ConfChange | ForwardKind::ConfChangeV2 => &mut self.changes,
+            };
+            queue.push_front(Queued { from: 0, forward });
+        }
     }
 
     fn remember(&mut self, id: ProposalId, place: (u64, u64)) {
@@ -115,6 +122,7 @@ impl Core {
     pub fn cancel(&mut self, id: ProposalId) -> bool {
         let p = &mut self.proposals;
         p.forwarded.remove(&id);
+        p.places.retain(|_, place| place.forward.id != id);
         for queue in [&mut p.waiting, &mut p.changes] {
             let before = queue.len();
             queue.retain(|queued| queued.forward.id != id || queued.from != 0);
@@ -161,6 +169,7 @@ impl Core {
         let Queued { from, forward } = queued;
         let invalid = || ProposeError::NotMember;
         self.may_append()?;
+        self.is_for_this_term(queued)?;
         if forward.id.origin != *from || self.cluster.member(*from).is_none() {
             return Err(ProposeError::NotMember);
         }
@@ -179,6 +188,16 @@ impl Core {
             }
         };
         if proposed == Some(forward.id) { Ok(()) } else { Err(invalid()) }
+    }
+
+    /// What was forwarded is appended in the term that it was meant for, or never.
+    fn is_for_this_term(&self, queued: &Queued) -> Result<(), ProposeError> {
+        let raft = &self.raw.raft;
+        if queued.from == 0 || queued.forward.term == raft.term {
+            Ok(())
+        } else {
+            Err(ProposeError::NotLeader { asked: raft.id, leader: raft.leader_id })
+        }
     }
 
     /// Whether this node could append something now.
@@ -208,26 +227,20 @@ impl Core {
     /// The leader's answer to a forwarded proposal.
     pub fn handle_forward_reply(&mut self, from: u64, reply: &ForwardReply) {
         let id = reply.id();
-        if self.proposals.forwarded.get(&id).is_none_or(|forwarded| forwarded.leader != from) {
+        if self.proposals.forwarded.get(&id).is_none_or(|(leader, _)| *leader != from) {
             return; // answered before, or never asked
         }
-        let Some(Forwarded { leader, term: asked_in, forward }) =
-            self.proposals.forwarded.remove(&id)
-        else {
-            return;
-        };
+        let Some((leader, forward)) = self.proposals.forwarded.remove(&id) else { return };
         match *reply {
             ForwardReply::Refused { reason: ForwardRefusal::NotLeader { .. }, .. } => {
                 // It was not appended, so it can be handed to the next leader; should a doubled frame have made two
                 // answers of one question, the window sees to it that it takes effect once (O22).
                 // Another leader, or the same one in a later term, may be known by now.
-                self.proposals.deposed = (leader, asked_in);
-                self.handle_propose(vec![forward]);
+                self.proposals.deposed = (leader, forward.term);
+                self.proposals.queue_again(vec![forward]);
             }
             ForwardReply::Accepted { index, term, .. } if index > self.flight.handed_to_apply => {
-                let is_change = forward.kind != ForwardKind::Normal;
-                let place = Place { id, term, is_change };
-                self.proposals.places.insert(index, place);
+                self.proposals.places.insert(index, Place { term, forward });
             }
             ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it
             ForwardReply::Refused { reason, .. } => {
@@ -265,9 +278,8 @@ impl Core {
         }
         for queued in waiting {
             if queued.from == 0 {
-                let forward = queued.forward;
-                let forwarded = Forwarded { leader, term, forward: forward.clone() };
-                self.proposals.forwarded.insert(forward.id, forwarded);
+                let forward = Forward { term, ..queued.forward };
+                self.proposals.forwarded.insert(forward.id, (leader, forward.clone()));
                 self.events.push_back(Event::Forward { to: leader, forward });
             } else {
                 let asked = self.raw.raft.id;
@@ -328,6 +340,16 @@ impl Core {
     }
 
     fn append(&mut self, batch: Vec<Queued>) {
+        let (batch, late): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|queued| self.is_for_this_term(queued).is_ok());
+        for queued in late {
+            let raft = &self.raw.raft;
+            let error = ProposeError::NotLeader { asked: raft.id, leader: raft.leader_id };
+            self.refuse(&queued, error);
+        }
+        if batch.is_empty() {
+            return; // raft-rs panics over a proposal without entries
+        }
         let raft = &mut self.raw.raft;
         let mut message = Message { from: raft.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
@@ -349,9 +371,8 @@ impl Core {
         let term = raft.term;
         for (index, Queued { from, forward }) in (first..).zip(batch) {
             let id = forward.id;
-            let is_change = forward.kind != ForwardKind::Normal;
             if from == 0 {
-                self.proposals.places.insert(index, Place { id, term, is_change });
+                self.proposals.places.insert(index, Place { term, forward });
             } else {
                 self.proposals.remember(id, (index, term));
                 let reply = ForwardReply::Accepted { id, index, term };
@@ -384,37 +405,61 @@ impl Core {
         });
     }
 
-    /// Something is committed where proposals of this node had been appended.
+    /// Something is committed, where proposals of this node had been appended or in a later term than they could be.
     pub(super) fn resolve_places(&mut self, committed: &[Entry]) {
         let p = &mut self.proposals;
         if p.places.is_empty() && p.forwarded.is_empty() {
             return;
         }
+        let mut again = Vec::new();
         for entry in committed {
-            if let Some(Place { id, term, is_change }) = p.places.remove(&entry.index) {
-                let error = if entry.term != term {
-                    ProposeError::OutcomeUnknown(Unknown::Superseded)
-                } else if is_change && entry.get_entry_type() == EntryType::EntryNormal {
-                    ProposeError::ConfChangePending // raft-rs put an empty entry in its place
-                } else {
-                    continue;
-                };
-                self.events.push_back(Event::Refused { id, error });
+            if let Some(Place { term, forward }) = p.places.remove(&entry.index) {
+                if entry.term != term {
+                    again.push(forward); // another leader's entry stands where it stood
+                } else if forward.kind != ForwardKind::Normal
+                    && entry.get_entry_type() == EntryType::EntryNormal
+                {
+                    // raft-rs put an empty entry in its place.
+                    let error = ProposeError::ConfChangePending;
+                    self.events.push_back(Event::Refused { id: forward.id, error });
+                }
             } else if !p.forwarded.is_empty()
-                && entry.get_entry_type() == EntryType::EntryNormal
-                && let Ok(Some(id)) = Payload::of(entry).map(|payload| payload.id())
+                && let Some(id) = proposal_id(entry)
             {
                 p.forwarded.remove(&id); // its acceptance was lost; its result is on its way
             }
         }
+        if let Some(last) = committed.last() {
+            p.forwarded.retain(|_, (_, forward)| {
+                let alive = forward.term >= last.term;
+                if !alive {
+                    again.push(forward.clone()); // its leader's term is over, and the log does not hold it
+                }
+                alive
+            });
+        }
+        again.sort_unstable_by_key(|forward| forward.id);
+        p.queue_again(again);
     }
 
-    /// A snapshot replaced the log up to `index`: the results of what was in it are not known.
+    /// A snapshot replaced the log up to `index`: the results of what was in it are not known. What was forwarded and
+    /// not answered may be in it, so it is not handed on again; the log or its deadline ends it.
     pub(super) fn places_lost(&mut self, index: u64) {
         let rest = self.proposals.places.split_off(&(index + 1));
         for place in std::mem::replace(&mut self.proposals.places, rest).into_values() {
             let error = ProposeError::OutcomeUnknown(Unknown::Snapshot);
-            self.events.push_back(Event::Refused { id: place.id, error });
+            self.events.push_back(Event::Refused { id: place.forward.id, error });
+        }
+        self.proposals.forwarded.clear();
+    }
+}
+
+/// Whose proposal an entry is.
+fn proposal_id(entry: &Entry) -> Option<ProposalId> {
+    match entry.get_entry_type() {
+        EntryType::EntryNormal => Payload::of(entry).ok()?.id(),
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+            ChangeEntry::read(&convert::entry_view(entry)).ok()??.proposal
         }
     }
 }

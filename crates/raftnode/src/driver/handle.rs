@@ -152,7 +152,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     ) {
         // Registered first: the answer may come before `data` returns.
         self.node.waiters.register(id, deadline, waiter);
-        let proposal = Forward { id, kind, data };
+        let proposal = Forward { id, kind, data, term: 0 };
         if let Err(reason) = self.shared().inbox.data(Data::Propose { proposal, deadline }) {
             let error = match reason {
                 NotTaken::Full => ProposeError::Busy(Busy::Requests),

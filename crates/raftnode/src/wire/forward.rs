@@ -18,6 +18,9 @@ pub struct Forward {
     pub kind: ForwardKind,
     /// The entry's data, complete with its header.
     pub data: Bytes,
+    /// The term whose leader is asked: in any other it is refused. So once an entry of a later term is committed, it is
+    /// certain whether this one ever will be. 0 until it is handed on.
+    pub term: u64,
 }
 
 /// The kinds of entries that may be forwarded.
@@ -86,6 +89,8 @@ pub(super) struct ForwardHead {
     kind: u32,
     #[prost(uint32, tag = "3")]
     len: u32,
+    #[prost(uint64, tag = "4")]
+    term: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -138,7 +143,7 @@ impl Forward {
             ForwardKind::ConfChangeV2 => 3,
         };
         let len = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-        (ForwardHead { id: Id::of(self.id), kind, len }, self.data.clone())
+        (ForwardHead { id: Id::of(self.id), kind, len, term: self.term }, self.data.clone())
     }
 
     pub(super) fn join(head: ForwardHead, payloads: Vec<Bytes>) -> Result<Self, WireError> {
@@ -155,7 +160,7 @@ impl Forward {
         let mut payloads = payloads.into_iter();
         let data = payloads.next().unwrap_or_default();
         expect_payloads(payloads.as_slice(), 0)?;
-        Ok(Self { id: Id::checked(head.id)?, kind, data })
+        Ok(Self { id: Id::checked(head.id)?, kind, data, term: head.term })
     }
 }
 

@@ -115,9 +115,9 @@ proptest! {
     }
 
     #[test]
-    fn every_forward_survives(id in proposal_id(), kind in 0..3_usize, data: Vec<u8>) {
+    fn every_forward_survives(id in proposal_id(), kind in 0..3_usize, data: Vec<u8>, term: u64) {
         let kinds = [ForwardKind::Normal, ForwardKind::ConfChange, ForwardKind::ConfChangeV2];
-        let forward = Forward { id, kind: kinds[kind], data: data.into() };
+        let forward = Forward { id, kind: kinds[kind], data: data.into(), term };
         let Envelope { to, head, payloads, .. } = encode_forward(7, &forward).expect("small");
         prop_assert_eq!(to, 7);
         prop_assert_eq!(decode(head, payloads), Ok(Inbound::Forward(forward)));

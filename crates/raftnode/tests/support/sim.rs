@@ -467,7 +467,12 @@ impl Sim {
     pub(crate) fn propose(&mut self, at: u64, line: &str) -> ProposalId {
         let id = self.next_id(at);
         let data = Payload::Application { id, data: line.to_string().into() }.encode();
-        self.core(at).handle_propose(vec![Forward { id, kind: ForwardKind::Normal, data }]);
+        self.core(at).handle_propose(vec![Forward {
+            id,
+            kind: ForwardKind::Normal,
+            data,
+            term: 0,
+        }]);
         self.poll(at);
         id
     }
@@ -479,7 +484,7 @@ impl Sim {
             EntryKind::ConfChange => ForwardKind::ConfChange,
             _ => ForwardKind::ConfChangeV2,
         };
-        self.core(at).handle_propose(vec![Forward { id, kind, data }]);
+        self.core(at).handle_propose(vec![Forward { id, kind, data, term: 0 }]);
         self.poll(at);
         id
     }
