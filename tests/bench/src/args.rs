@@ -65,6 +65,12 @@ impl Args {
         Budget { time: Duration::from_secs(seconds), rounds }
     }
 
+    /// The same for turns that take long.
+    pub(crate) fn longer(&self, rounds: usize) -> Budget {
+        let budget = self.budget(rounds);
+        Budget { time: budget.time * 4, ..budget }
+    }
+
     /// `full`, or a tenth or so of it in a quick run.
     pub(crate) fn scaled(&self, full: usize) -> usize {
         if self.quick { full / 8 } else { full }

@@ -60,7 +60,7 @@ fn run() -> Result<()> {
     report.print_verdicts();
     if let Some(out) = args.out() {
         report.write(&out, &machine::describe(&args.dir, &priority))?;
-        println!("written to {}", out.display());
+        println!("written to {}", out.canonicalize()?.display());
     }
     Ok(())
 }

@@ -169,9 +169,9 @@ impl Report {
         let mut page = format!(
             "# oarlock-wal beside its peers and the physical limit\n\n\
              Made by `cargo xtask bench wal`. {machine}.\n\n\
-             Contenders took turns, operation by operation; p50 is the median of the medians of nine blocks. Absolute \
-             figures belong to this machine and hour; only ratios within a table mean anything. Targets are from the \
-             project's plan, and what falls short is shown as it is.\n"
+             Contenders took turns, operation by operation; p50 is the median of the medians of nine blocks, p10 the figure \
+             least touched by noise. Absolute figures belong to this machine and hour; only ratios within a table mean \
+             anything. What falls short of its target is shown as it is; the [README](README.md) says why.\n"
         );
         self.targets(&mut page)?;
         for work in work::ALL {
@@ -213,13 +213,18 @@ impl Row {
         let base = self.cells.first().map_or("", |cell| cell.name.as_str());
         let unit = self.unit.name();
         writeln!(page, "\n{}\n", self.case)?;
-        writeln!(page, "| | p50 {unit} | x {base} | p10 {unit} | p99 {unit} | samples |")?;
-        writeln!(page, "|---|---:|---:|---:|---:|---:|")?;
+        writeln!(
+            page,
+            "| | p50 {unit} | x {base} | p10 {unit} | x {base} | p99 {unit} | samples |"
+        )?;
+        writeln!(page, "|---|---:|---:|---:|---:|---:|---:|")?;
+        let least = self.cells.first().map_or(f64::NAN, |cell| cell.summary.p10);
         for Cell { name, summary } in &self.cells {
             let [p50, p10, p99] =
                 [summary.p50, summary.p10, summary.p99].map(|v| self.unit.show(v));
             let ratio = digits(summary.p50 / self.base());
-            writeln!(page, "| {name} | {p50} | {ratio} | {p10} | {p99} | {} |", summary.samples)?;
+            let (low, n) = (digits(summary.p10 / least), summary.samples);
+            writeln!(page, "| {name} | {p50} | {ratio} | {p10} | {low} | {p99} | {n} |")?;
         }
         for note in &self.notes {
             writeln!(page, "\n{note}.")?;

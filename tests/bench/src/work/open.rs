@@ -39,7 +39,7 @@ pub(super) const OPEN: Work = Work {
                 Ok(())
             }));
         }
-        let samples = take_turns(&mut contenders, setting.args.budget(30))?;
+        let samples = take_turns(&mut contenders, setting.args.longer(30))?;
 
         let case = format!("{} MiB", (n * LEN) >> 20);
         let mut row = Row::new(OPEN.name, case, Unit::Milliseconds);

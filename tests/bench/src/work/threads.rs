@@ -43,7 +43,7 @@ pub(super) const THREADS: Work = Work {
                 Ok(())
             }));
         }
-        let samples = take_turns(&mut contenders, setting.args.budget(200))?;
+        let samples = take_turns(&mut contenders, setting.args.longer(200))?;
         let mut row = Row::new(THREADS.name, "1 KiB, per entry", Unit::Microseconds);
         for (name, samples) in names.iter().zip(&samples) {
             row.cell(name, summary(samples));
