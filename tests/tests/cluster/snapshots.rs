@@ -1,6 +1,6 @@
 //! Snapshots while writes go on, a log that does not grow, and members that were away too long.
 
-use crate::util::{SOON, accepted, files, has_applied, segments};
+use crate::util::{SOON, accepted, files, has_applied, put_eventually, segments};
 use oarlock_tests::{Cluster, Failure, Flags, Member, Outcome, eventually, scenario};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ fn write_many(cluster: &Cluster, through: &[usize], count: usize) -> Outcome<Dur
                     let mut slowest = Duration::ZERO;
                     for number in (writer..count).step_by(WRITERS) {
                         let begin = Instant::now();
-                        client.put(&format!("bulk/{number:05}"), value)?;
+                        // A stalled disk may cost a leader its role meanwhile, and a client its answer (O12).
+                        put_eventually(&client, &format!("bulk/{number:05}"), value, SOON)?;
                         slowest = slowest.max(begin.elapsed());
                     }
                     Ok(slowest)

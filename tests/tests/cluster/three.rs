@@ -96,7 +96,7 @@ fn writes_go_on_within_three_election_timeouts_of_the_leaders_death() {
         let survivor = cluster.client(follower)?;
         assert_eq!(survivor.get("before")?.expect("acknowledged").value, "1");
         for number in 0..100 {
-            survivor.put(&format!("meanwhile/{number}"), "x")?;
+            put_eventually(&survivor, &format!("meanwhile/{number}"), "x", SOON)?;
         }
         cluster.members[leader].start()?;
         let returned = cluster.client(leader)?;
@@ -129,7 +129,7 @@ fn a_majority_that_dies_at_once_and_returns_has_everything() {
         let mut cluster = Cluster::start(scratch, 3)?;
         let client = cluster.client(0)?;
         for number in 0..100 {
-            client.put(&format!("k/{number:03}"), "v")?;
+            put_eventually(&client, &format!("k/{number:03}"), "v", SOON)?;
         }
         cluster.members.iter_mut().for_each(oarlock_tests::Member::kill);
         cluster.start_all()?;
