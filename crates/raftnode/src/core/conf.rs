@@ -39,9 +39,13 @@ impl Core {
     pub fn handle_change_committed(&mut self, entry: &Entry) -> MembersApplied {
         self.changes.applied = entry.index;
         let view = convert::entry_view(entry);
+        let mut order = None;
         let (changed, id, result) = match ChangeEntry::read(&view) {
             Ok(Some(change)) => match self.apply_change(&change) {
-                Ok(()) => (true, change.proposal, Ok(Arc::clone(&self.cluster))),
+                Ok(()) => {
+                    order = change.rescue;
+                    (true, change.proposal, Ok(Arc::clone(&self.cluster)))
+                }
                 Err(error) => (false, change.proposal, Err(error)),
             },
             Ok(None) => (false, None, Ok(Arc::clone(&self.cluster))),
@@ -54,7 +58,7 @@ impl Core {
             log::warn!(index = entry.index, error:%; "conf change refused");
         }
         if changed {
-            self.members_changed(entry.index);
+            self.members_changed(entry.index, order);
         }
         self.answer(entry.index, id, result);
         self.members_applied(changed)
@@ -121,14 +125,15 @@ impl Core {
         match Configuration::from_conf_state(&record) {
             Ok(configuration) => {
                 self.configuration = configuration;
-                self.members_changed(mark.index);
+                self.members_changed(mark.index, None);
             }
             Err(error) => self.disagree(mark.index, &error),
         }
         self.places_lost(mark.index);
     }
 
-    fn members_changed(&mut self, index: u64) {
+    /// `order` is the rescue that ordered the change, if one did.
+    fn members_changed(&mut self, index: u64, order: Option<u64>) {
         self.gone = gone(&self.cluster, &self.configuration);
         let record = self.configuration.to_conf_state();
         if let Err(disagreement) = self.cluster.agrees_with(&record) {
@@ -136,7 +141,10 @@ impl Core {
         }
         self.events.push_back(Event::MembersChanged);
         let present = self.configuration.contains(self.raw.raft.id);
-        if self.present && !present {
+        // A rescue brings a removed survivor back by orders that stand behind its removal in the log (etcd #13848), and
+        // the first of them may be to leave a joint configuration of which it was the outgoing half.
+        let rescued = self.cluster.epoch() < self.rescue_epoch || order == Some(self.rescue_epoch);
+        if self.present && !present && !rescued {
             self.removed = true; // O19
             self.events.push_back(Event::Removed);
         }

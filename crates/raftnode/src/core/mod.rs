@@ -89,6 +89,8 @@ pub struct Core {
     /// This node is in raft's configuration.
     present: bool,
     removed: bool,
+    /// The rescue that the log holds. Until its orders are applied, a removal is not the last word.
+    rescue_epoch: u64,
     quarantined: Option<Quarantine>,
 
     ticks: ticks::Ticks,
@@ -157,6 +159,7 @@ impl Core {
             configuration,
             births: recovered.births.clone(),
             removed: false,
+            rescue_epoch: recovered.rescue_epoch,
             quarantined: None,
             ticks: ticks::Ticks::new(seed, config.election_ticks),
             stall: stall::Stall::default(),
