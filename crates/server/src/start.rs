@@ -158,11 +158,7 @@ fn run(
     metrics: Metrics,
 ) -> Result<Node, Failure> {
     let machine = KvMachine::default();
-    let members = recovered.cluster.members().chain(&recovered.contacts);
-    let others = members
-        .filter(|member| member.id != recovered.id)
-        .map(|member| member.peer_urls.clone())
-        .collect();
+    let others = others(&recovered);
     let published = machine.published();
     let (wal, snapshots) = (store.wal().clone(), store.snapshots());
     let identity = Identity::new(recovered.id, recovered.cluster.id())
@@ -193,6 +189,15 @@ fn run(
     Ok(Node::new(started, transport, wal, published, metrics, others))
 }
 
+/// Who may say whether this member has a place among them. Not whom a rescue has removed: a snapshot from before it still
+/// lists them, and if they came back with the old cluster's id they would end the rescued one.
+fn others(recovered: &Recovered) -> Vec<Vec<String>> {
+    let current = recovered.cluster.epoch() >= recovered.rescue_epoch;
+    let members = recovered.cluster.members().filter(|_| current);
+    let others = members.chain(&recovered.contacts).filter(|member| member.id != recovered.id);
+    others.map(|member| member.peer_urls.clone()).collect()
+}
+
 fn node_config(config: &Config) -> oarlock_raftnode::Config {
     oarlock_raftnode::Config::new()
         .heartbeat_interval(config.heartbeat)
@@ -202,4 +207,28 @@ fn node_config(config: &Config) -> oarlock_raftnode::Config {
         .max_request_bytes(config.limits.max_request_bytes)
         .snapshot_count(config.snapshot_count)
         .snapshot_catchup_entries(config.snapshot_catchup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rescued_member_does_not_ask_whom_the_rescue_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut log = WalOptions::new(dir.path()).create().expect("a log");
+        let list = [("a", ["http://h1:1"]), ("b", ["http://h2:1"]), ("c", ["http://h3:1"])];
+        let cluster = Cluster::from_initial("t", &list).expect("valid");
+        let id = cluster.member_by_name("a").expect("listed").id;
+        let founded = Boot::New { id, cluster: cluster.clone() };
+        let snapshots = log.snapshots();
+        let mut recovered = boot(&mut log, &*snapshots, &founded).expect("it boots");
+        assert_eq!(others(&recovered).len(), 2, "the founders");
+        // What a snapshot from before the rescue says.
+        recovered.cluster = cluster;
+        recovered.contacts.retain(|member| member.id == id);
+        assert_eq!(others(&recovered).len(), 2);
+        recovered.rescue_epoch = 1;
+        assert!(others(&recovered).is_empty());
+    }
 }
