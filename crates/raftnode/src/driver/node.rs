@@ -47,6 +47,8 @@ pub(super) struct Node {
 
     pub(super) next_tick: Option<Instant>,
     pub(super) early_election: Option<Instant>,
+    /// The newest snapshot of its own whose mark was given to the log: marks never go back (O27).
+    marked: u64,
     /// Stop when leadership has been handed over, or at this time.
     pub(super) leaving: Option<Instant>,
     /// Removed: end when everything has left, or at this time.
@@ -84,6 +86,7 @@ impl Node {
             next_tick: (!interval.is_zero()).then_some(now + interval),
             early_election: (others && shared.config.initial_tick_advance && !interval.is_zero())
                 .then_some(now + EARLY_ELECTION),
+            marked: 0,
             leaving: None,
             removed_until: None,
             refused_logged: None,
@@ -241,8 +244,10 @@ impl Node {
                 apply::reply(&reply, members);
             }
             Control::SnapshotTaken { mark, announcement } => {
-                // One from before a snapshot that was installed meanwhile covers nothing that is still there.
-                if mark.index >= self.core.log_bounds().0 {
+                // One from before a snapshot that was installed meanwhile covers nothing that is still there; and of two
+                // that were written one after the other the second may be reported first.
+                if mark.index >= self.core.log_bounds().0 && mark.index > self.marked {
+                    self.marked = mark.index;
                     self.submit(Job::Mark { mark, announcement })?;
                 }
             }
