@@ -73,6 +73,15 @@ pub enum ConfigError {
     /// A snapshot would be taken after every entry.
     #[error("snapshot_count must be greater than 0")]
     SnapshotCount,
+    /// A request that is let in would be more than the log can write, and end every member. Lower `max_request_bytes`,
+    /// or give the log larger segments.
+    #[error("max_request_bytes is {request}, the log takes at most {log} at once")]
+    RequestBeyondLog {
+        /// What was asked for.
+        request: usize,
+        /// What the log takes; see [`LogStore::max_batch`](crate::LogStore::max_batch).
+        log: u64,
+    },
 }
 
 impl Default for Config {

@@ -54,7 +54,9 @@ impl LogStore for Recorder {
 
     fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
         if let Some(mark) = &batch.install {
+            let whole = batch.hard_state.as_ref().is_some_and(|state| state.commit >= mark.index);
             self.trace.say(format!("install {}", mark.index));
+            self.trace.say(if whole { "with its term and commit" } else { "alone" });
         }
         for entry in batch.entries {
             self.trace.say(format!("append {}", entry.index));
@@ -63,6 +65,10 @@ impl LogStore for Recorder {
             self.trace.say(format!("mark {}", mark.index));
         }
         self.inner.append(batch)
+    }
+
+    fn max_batch(&self) -> u64 {
+        self.inner.max_batch()
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
@@ -229,4 +235,29 @@ fn a_restart_reads_back_what_was_acknowledged_and_no_more() {
     cluster.boot(id, store, MemSnapshots::new(), &Boot::Restart);
     cluster.leader();
     assert_eq!(cluster.settle(1), ["kept"]);
+}
+
+/// A crash between the mark of an installed snapshot and the hard state of the same Ready would leave a log whose term
+/// is behind the snapshot that it begins with.
+#[test]
+fn an_installed_snapshot_is_written_together_with_its_term() {
+    let mut cluster = TestCluster::new(3, config().snapshot_count(20).snapshot_catchup_entries(5));
+    let away = cluster.follower();
+    cluster.stop(away);
+    let leader = cluster.leader();
+    for n in 0..60 {
+        cluster.handle(leader).propose(format!("{n}")).wait().expect("applied");
+    }
+    wait_for("the log to be compacted", || {
+        (cluster.handle(leader).status().first_index > 20).then_some(())
+    });
+    let node = &cluster.nodes[&away];
+    let (store, snapshots) = (node.store.clone(), node.snapshots.clone());
+    let trace = Trace::default();
+    let log = Box::new(Recorder { inner: store.clone(), trace: trace.clone() });
+    cluster.boot_with(away, store, log, snapshots, &Boot::Restart);
+    cluster.settle(60);
+    let events = trace.events.lock().clone();
+    assert!(events.iter().any(|event| event == "with its term and commit"), "{events:?}");
+    assert!(!events.iter().any(|event| event == "alone"), "{events:?}");
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::commit::{Commit, Ticket};
-use crate::format::Position;
+use crate::format::{FRAMES_START, Position, checkpoint_len};
 use crate::recover::Recovery;
 use crate::segment::{Pool, Segment};
 use crate::state::State;
@@ -227,6 +227,16 @@ impl Wal {
         }
         inner.counters.released.fetch_add(released.segments, Ordering::Relaxed);
         Ok(released)
+    }
+
+    /// How much the entries of one batch may come to, with 32 bytes more for each than its payload has. A segment holds
+    /// whole batches, so this is about the segment size; what is more is refused as [`Error::TooLarge`].
+    #[must_use]
+    pub fn batch_limit(&self) -> u64 {
+        let head = checkpoint_len(&self.inner.state.read().checkpoint());
+        // A header for each kind of frame, and the hard state.
+        let capacity = u64::from(self.inner.pool.layout.segment_size - FRAMES_START);
+        capacity.saturating_sub(head + 512)
     }
 
     /// Bytes of the log's files, prepared segments included.

@@ -41,6 +41,9 @@ pub struct Now {
 
 /// What is to be written, in this order: install, entries, hard state (O5), as one atomic unit.
 ///
+/// If that is more than the log takes at once, the entries may be split, so that each part leaves a log that boots: the
+/// term with the first part, the commit index never beyond what is there.
+///
 /// Report it with [`Core::handle_persisted`](crate::core::Core::handle_persisted) when it is durable, and everything
 /// before it; if `must_sync` is false, when it is written. A part with nothing in it still has to be reported.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ use std::thread;
 use bytes::Bytes;
 use oarlock_transport::{Handler, Transport};
 use parking_lot::Mutex;
+use raft::eraftpb::Entry;
 
 use super::apply::Applier;
 use super::events::Control;
@@ -21,9 +22,10 @@ use super::writer::{Seat, Writer};
 use super::{panicked, snapshots};
 use crate::bootstrap::Recovered;
 use crate::core::{Core, MembersApplied};
+use crate::proposal::Payload;
 use crate::{
-    Config, LogStore, NoObserver, NodeError, Observer, SnapshotStore, StartError, StateMachine,
-    WriteMode,
+    Config, ConfigError, LogBatch, LogStore, NoObserver, NodeError, Observer, SnapshotStore,
+    StartError, StateMachine, WriteMode,
 };
 
 /// Starts a node: configuration, what [`boot`](crate::bootstrap::boot) recovered, and where log and snapshots are.
@@ -115,6 +117,11 @@ impl NodeBuilder {
         connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
     ) -> Result<NodeHandle<S::Output>, StartError> {
         let Self { config, recovered, store, snapshots, observer, queries } = self;
+        let (request, log) = (config.max_request_bytes, store.max_batch());
+        let overhead = Payload::MAX_OVERHEAD as u64 + LogBatch::cost(&Entry::default());
+        if request as u64 + overhead > log {
+            return Err(ConfigError::RequestBeyondLog { request, log }.into());
+        }
         let view = recovered.view(store.reader(), config.tail_cache_bytes)?;
         let core = Core::new(&config, &recovered, view)?;
 

@@ -59,11 +59,16 @@ impl Writer {
                     if persist.install.is_some() {
                         // Whatever came before it must not come after it in the stream.
                         self.append(std::mem::take(&mut merged))?;
+                        // In one batch with its term and commit: a crash between the two would leave a log that says
+                        // nothing about the term of the snapshot it begins with, and does not boot.
+                        merged.install = persist.install;
+                        merged.add(persist.entries, persist.hard_state);
                         fail_point!("raftBeforeSaveSnap", |_| Err(injected()));
-                        self.append(Merged { install: persist.install, ..Merged::default() })?;
+                        self.append(std::mem::take(&mut merged))?;
                         fail_point!("raftAfterSaveSnap", |_| Err(injected()));
+                    } else {
+                        merged.add(persist.entries, persist.hard_state);
                     }
-                    merged.add(persist.entries, persist.hard_state);
                 }
                 Job::Mark { mark, announcement } => {
                     self.append(std::mem::take(&mut merged))?;
@@ -99,19 +104,47 @@ impl Writer {
         Ok(reports)
     }
 
+    /// In one batch, or, if that is more than the log takes, in several, each of which leaves a log that boots.
     fn append(&mut self, merged: Merged) -> Result<(), LogError> {
-        let Merged { install, entries, hard_state } = merged;
-        let batch = LogBatch { install, entries: &entries, hard_state, ..LogBatch::default() };
-        if batch.is_empty() {
-            return Ok(());
+        let Merged { mut install, entries, hard_state } = merged;
+        let limit = self.store.max_batch();
+        let mut rest = &entries[..];
+        loop {
+            let (entries, later) = rest.split_at(fitting(rest, limit));
+            rest = later;
+            let mut hard_state = hard_state.clone();
+            if let (Some(hard_state), Some(last), false) =
+                (&mut hard_state, entries.last(), later.is_empty())
+            {
+                // No entry is older than its term, and none is committed that is not there.
+                hard_state.commit = hard_state.commit.min(last.index);
+            }
+            let install = install.take();
+            let batch = LogBatch { install, entries, hard_state, ..LogBatch::default() };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.shared.counters.writes.add(1);
+            self.store.append(&batch)?;
+            if rest.is_empty() {
+                return Ok(());
+            }
         }
-        self.shared.counters.writes.add(1);
-        self.store.append(&batch)
     }
 
     pub(super) fn close(self) -> Result<(), LogError> {
         self.store.close()
     }
+}
+
+/// How many entries fit into `limit` bytes; at least one, if there is any.
+fn fitting(entries: &[Entry], limit: u64) -> usize {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        bytes += LogBatch::cost(entry);
+        bytes <= limit
+    };
+    entries.iter().take_while(fits).count().max(1).min(entries.len())
 }
 
 #[cfg(feature = "failpoints")]

@@ -96,6 +96,12 @@ pub struct LogBatch<'a> {
 }
 
 impl LogBatch<'_> {
+    /// What an entry costs of [`LogStore::max_batch`].
+    #[must_use]
+    pub fn cost(entry: &Entry) -> u64 {
+        entry.data.len() as u64 + 32
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -135,6 +141,12 @@ pub trait LogStore: Send + 'static {
     /// [`LogError::Gap`] or [`LogError::TooLarge`] for a batch that breaks the rules, [`LogError::NoSpace`] when there
     /// is no room: these leave the log as it was. [`LogError::Io`] poisons it.
     fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError>;
+
+    /// How much the entries of one batch may come to, each with [its cost](LogBatch::cost). The node splits what is
+    /// more, and refuses to start if it could not write the largest request.
+    fn max_batch(&self) -> u64 {
+        u64::MAX
+    }
 
     /// Makes everything appended so far durable.
     ///

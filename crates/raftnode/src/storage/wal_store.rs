@@ -209,6 +209,11 @@ impl LogStore for WalStore {
         result.map(drop).map_err(log_error)
     }
 
+    fn max_batch(&self) -> u64 {
+        // A mark's configuration may come with them.
+        self.wal.batch_limit().saturating_sub(4 << 10)
+    }
+
     fn sync(&mut self) -> Result<(), LogError> {
         self.wal.sync().map_err(log_error)
     }
