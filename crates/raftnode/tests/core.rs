@@ -603,3 +603,43 @@ fn what_the_apply_thread_is_told_is_what_the_core_holds() {
     let record = oarlock_raftnode::convert::conf_state_to_record(&told.conf_state);
     assert!(told.cluster.agrees_with(&record).is_ok());
 }
+
+/// Where one proposal was lost the entry of another may stand: that one arrived, also if its acceptance did not.
+#[test]
+fn what_is_committed_is_not_handed_on_again_wherever_it_stands() {
+    fn run_without_replies(sim: &mut Sim) {
+        for _ in 0..200 {
+            while let Some((from, to, packet)) = sim.net.pop_front() {
+                if !matches!(packet, Packet::Reply(_)) {
+                    sim.deliver(from, to, packet);
+                }
+            }
+            for id in 1..=3 {
+                while sim.write(id) {}
+                sim.sync(id);
+                while sim.apply(id) {}
+            }
+        }
+    }
+    let mut sim = elected(3);
+    sim.cut = vec![1];
+    sim.propose(1, "first");
+    sim.propose(1, "second"); // in its place the next leader will have the first
+    sim.settle();
+    sim.elect(2);
+    sim.cut.clear();
+    for _ in 0..3 {
+        sim.tick(2);
+        run_without_replies(&mut sim);
+    }
+    assert_eq!(sim.node(1).lines, ["first", "second"], "both were handed on when they were lost");
+    assert_eq!(sim.node(1).forwards, 2);
+    sim.elect(3);
+    sim.propose(3, "third");
+    for _ in 0..3 {
+        sim.tick(3);
+        sim.settle();
+    }
+    assert_eq!(sim.node(1).lines, ["first", "second", "third"]);
+    assert_eq!(sim.node(1).forwards, 2, "and nothing after a later term was committed");
+}

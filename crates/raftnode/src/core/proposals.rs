@@ -413,6 +413,11 @@ impl Core {
         }
         let mut again = Vec::new();
         for entry in committed {
+            if !p.forwarded.is_empty()
+                && let Some(id) = proposal_id(entry)
+            {
+                p.forwarded.remove(&id); // its acceptance was lost; its result is on its way
+            }
             if let Some(Place { term, forward }) = p.places.remove(&entry.index) {
                 if entry.term != term {
                     again.push(forward); // another leader's entry stands where it stood
@@ -423,10 +428,6 @@ impl Core {
                     let error = ProposeError::ConfChangePending;
                     self.events.push_back(Event::Refused { id: forward.id, error });
                 }
-            } else if !p.forwarded.is_empty()
-                && let Some(id) = proposal_id(entry)
-            {
-                p.forwarded.remove(&id); // its acceptance was lost; its result is on its way
             }
         }
         if let Some(last) = committed.last() {
