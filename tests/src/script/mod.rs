@@ -19,6 +19,7 @@
 //! # Ok::<(), String>(())
 //! ```
 
+mod life;
 mod machine;
 mod net;
 mod node;

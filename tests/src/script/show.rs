@@ -2,7 +2,8 @@
 
 use oarlock_raftnode::{LogReader, LogStore};
 
-use super::node::{Node, Report, Write};
+use super::life::{Report, Write};
+use super::node::Node;
 use super::text;
 use super::world::World;
 

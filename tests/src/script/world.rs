@@ -7,8 +7,9 @@ use oarlock_raftnode::core::Core;
 use oarlock_raftnode::membership::{Change, Cluster, Member, UncommittedTail};
 use oarlock_raftnode::{Config, LogReader, Role};
 
+use super::life::Life;
 use super::net::{Link, Net};
-use super::node::{Around, Life, Node};
+use super::node::{Around, Node};
 use super::trace::Trace;
 use super::witness::Witness;
 
