@@ -319,17 +319,20 @@ impl Node {
         Ok(())
     }
 
-    /// Forgets entries up to `index`, or what the last durable snapshot covers.
+    /// Asks the core to forget entries up to `index`, or what the last durable mark covers. An index is handed on as it
+    /// is: not to go beyond what is applied is for the core to see to (O18). The log releases what a mark covers.
     pub(super) fn compact(&mut self, index: u64) -> Result<u64, String> {
         let Some(life) = &mut self.life else { return Ok(0) };
         let mark = self.store.state().map_err(|error| error.to_string())?.snapshot;
-        let index = index.min(mark.map_or(0, |mark| mark.index));
+        let covered = mark.map_or(0, |mark| mark.index);
+        let index = if index == u64::MAX { covered } else { index };
         let compacted = life.core.handle_compact(index).map_err(|error| error.to_string())?;
         if compacted > life.core.applied() {
             return Err(format!("compacted {compacted}, applied {} (O18)", life.core.applied()));
         }
-        self.store.release(compacted + 1).map_err(|error| error.to_string())?;
-        let _ = self.snapshots.purge(index);
+        let released = compacted.min(covered);
+        self.store.release(released + 1).map_err(|error| error.to_string())?;
+        let _ = self.snapshots.purge(released);
         Ok(compacted)
     }
 

@@ -8,7 +8,7 @@ use oarlock_raftnode::bootstrap::Boot;
 use oarlock_raftnode::core::Core;
 use oarlock_raftnode::membership::record::ConfChangeTransition;
 use oarlock_raftnode::membership::{Change, ChangeEntry, Configuration};
-use oarlock_raftnode::{Config, Role};
+use oarlock_raftnode::{Config, LogStore, Role};
 
 use super::world::{World, member};
 
@@ -309,9 +309,12 @@ impl Simulation {
     fn compact(&mut self) {
         let Some(id) = self.some_running() else { return };
         let kept = self.rng.u64(..4);
-        let applied = self.world.life(id).map_or(0, |life| life.core.applied());
-        self.note(format!("compact {id} {}", applied.saturating_sub(kept)));
-        let compacted = self.world.step(id, |node, _| node.compact(applied.saturating_sub(kept)));
+        // As the node thread does: never beyond a durable mark.
+        let state = self.world.nodes.get(&id).and_then(|node| node.store.state().ok());
+        let mark = state.and_then(|state| state.snapshot).map_or(0, |mark| mark.index);
+        let index = mark.saturating_sub(kept);
+        self.note(format!("compact {id} {index}"));
+        let compacted = self.world.step(id, |node, _| node.compact(index));
         if let Some(Err(error)) = compacted {
             self.world.witness.violation(error);
         }
