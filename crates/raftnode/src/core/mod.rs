@@ -214,6 +214,11 @@ impl Core {
             self.raw.step(message)?;
             return Err(StepError::Stale);
         }
+        if self.applied < self.flight.handed_to_apply {
+            // raft-rs takes the snapshot's configuration over at once; conf changes that are still to be applied would
+            // then be made to it. The leader sends another one (O17).
+            return Err(Refused::NotNow("entries before the snapshot are being applied").into());
+        }
         self.raw.step(message)?;
         if self.raw.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index) {
             Ok(())
