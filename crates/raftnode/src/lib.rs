@@ -17,6 +17,8 @@ pub use {oarlock_membership as membership, oarlock_transport as transport, raft}
 
 mod failpoint;
 
+mod hex;
+
 mod config;
 pub use config::{Config, ConfigError, WriteMode};
 

@@ -4,11 +4,17 @@ use std::fmt::{self, Write};
 
 use slog::{Drain, KV, Level, Logger, Never, OwnedKVList, Record, Serializer};
 
+use crate::hex::Hex;
+
 /// A logger for raft-rs whose records go to `log`, under target `raft`.
 ///
 /// `context` is added to every record, and to the text of raft-rs's panics; name the group and the member there. What
 /// raft-rs logs at debug or trace is compiled out of release builds, unless the binary turns on slog's feature
 /// `release_max_level_debug` or `_trace`.
+///
+/// raft-rs writes member ids in decimal, while `etcdctl` and everything here write them in hexadecimal. So that one
+/// search finds a member in all lines, a number of 16 digits or more is rewritten: ids that are derived from a hash have
+/// as many (all but one in ten thousand), terms and indexes never get there.
 ///
 /// ```
 /// let logger = oarlock_raftnode::raft_logger(slog::o!("member" => "8e9e05c52164694d"));
@@ -41,10 +47,11 @@ impl Drain for ToLog {
         // A value that cannot be formatted is left out; the message itself is worth more.
         let _ = record.kv().serialize(record, &mut line);
         let _ = values.serialize(record, &mut line);
+        let text = with_hex_ids(&line.0);
         log::logger().log(
             &log::Record::builder()
                 .metadata(metadata)
-                .args(format_args!("{}", line.0))
+                .args(format_args!("{text}"))
                 .module_path_static(Some(record.module()))
                 .file_static(Some(record.file()))
                 .line(Some(record.line()))
@@ -56,6 +63,30 @@ impl Drain for ToLog {
     fn is_enabled(&self, level: Level) -> bool {
         self::level(level) <= log::max_level()
     }
+}
+
+/// The shortest decimal number that can only be an id.
+const ID_DIGITS: usize = 16;
+
+/// `text` with ids in hexadecimal.
+fn with_hex_ids(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, from) = rest.split_at(start);
+        let (digits, after) =
+            from.split_at(from.find(|c: char| !c.is_ascii_digit()).unwrap_or(from.len()));
+        // Part of a word or of a fraction it is no number of its own.
+        let own = !before.ends_with(|c: char| c.is_alphanumeric() || c == '.' || c == '_')
+            && !after.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        out.push_str(before);
+        match digits.parse::<u64>() {
+            Ok(id) if own && digits.len() >= ID_DIGITS => out.push_str(&Hex(id).to_string()),
+            _ => out.push_str(digits),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 const fn level(level: Level) -> log::Level {

@@ -71,6 +71,21 @@ fn values_of_the_record_come_first_and_levels_match() {
 }
 
 #[test]
+fn ids_are_hexadecimal_and_nothing_else_is() {
+    keep();
+    let logger = raft_logger(slog::o!());
+    let (id, word) = (0x8e9e_05c5_2164_694d_u64, "v10276657743932975437x");
+    slog::info!(logger, "ids of [{}, {}] at 0.{}", id, u64::MAX, id; "word" => word, "term" => 123_456_789_u64);
+    let seen = seen_with("ids of");
+    let [(.., line)] = seen.as_slice() else { panic!("once: {seen:?}") };
+    assert!(
+        line.starts_with("ids of [8e9e05c52164694d, ffffffffffffffff] at 0.10276657743932975437"),
+        "{line}"
+    );
+    assert!(line.contains(word) && line.contains("term: 123456789"), "{line}");
+}
+
+#[test]
 fn what_nobody_wants_is_not_formatted() {
     struct Costly;
     impl slog::Value for Costly {

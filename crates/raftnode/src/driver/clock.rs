@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::node::Node;
+use crate::hex::Hex;
 use crate::{NodeEnd, ProposeError, ReadError, Role, Unknown};
 
 /// How long a removed node goes on, so that what it has said, and been told, gets through (etcd waits as long).
@@ -88,7 +89,7 @@ impl Node {
         if stalled != self.core.is_write_stalled() {
             if stalled {
                 self.shared.counters.disk_stalls.add(1);
-                log::warn!(id = self.shared.id, timeout:?; "the disk has not answered for an election timeout");
+                log::warn!(id:% = Hex(self.shared.id), timeout:?; "the disk has not answered for an election timeout");
             }
             self.core.handle_write_stall(stalled);
         }

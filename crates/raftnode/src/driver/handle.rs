@@ -15,6 +15,7 @@ use super::events::{Control, Data};
 use super::inbox::NotTaken;
 use super::shared::Shared;
 use super::waiters::{Waiter, WaiterTable, Waiters};
+use crate::hex::Hex;
 use crate::proposal::{AttributeUpdate, Payload};
 use crate::waiter::{Pending, pending};
 use crate::wire::{Forward, ForwardKind};
@@ -327,7 +328,7 @@ impl<R> Running<R> {
         let timeout = self.shared.config.stop_timeout + patience;
         let end = self.shared.wait(Some(timeout), |published| published.end.clone());
         let Some(end) = end else {
-            log::warn!(id = self.shared.id; "a thread did not stop in time; it is left behind");
+            log::warn!(id:% = Hex(self.shared.id); "a thread did not stop in time; it is left behind");
             return NodeEnd::Stopped;
         };
         // Whoever stops the node from one of its own threads cannot wait for that thread, and a state machine that
@@ -339,7 +340,7 @@ impl<R> Running<R> {
                 std::thread::sleep(Duration::from_millis(1));
             }
             if thread.is_finished() && thread.join().is_err() {
-                log::error!(id = self.shared.id; "a thread panicked while it stopped");
+                log::error!(id:% = Hex(self.shared.id); "a thread panicked while it stopped");
             }
         }
         end

@@ -19,6 +19,7 @@ use super::writer::{Job, Seat};
 use super::{apply, panicked};
 use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
+use crate::hex::Hex;
 use crate::{Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, SnapshotMark, Vitals};
 
 /// The other threads, as the node thread sees them.
@@ -252,7 +253,7 @@ impl Node {
                 }
             }
             Control::Marked { mark, announcement } => {
-                log::info!(id = self.shared.id, index = mark.index; "took a snapshot");
+                log::info!(id:% = Hex(self.shared.id), index = mark.index; "took a snapshot");
                 self.core.handle_snapshot_ready(mark.clone(), announcement); // O9
                 self.compact(mark.index)?;
                 let _ = self.threads.apply.send(apply::Job::SnapshotIfDue); // if it has gone, it has said why
@@ -280,7 +281,7 @@ impl Node {
         announcement: bytes::Bytes,
     ) -> Result<(), NodeError> {
         let index = mark.index;
-        log::info!(id = self.shared.id, index; "installed a snapshot");
+        log::info!(id:% = Hex(self.shared.id), index; "installed a snapshot");
         self.core.handle_restored(mark, head, announcement);
         self.on_events()?;
         self.publish();
@@ -306,7 +307,7 @@ impl Node {
     fn purge_snapshots(&self, keep_from: u64) {
         let keep_from = self.out.sending.oldest().map_or(keep_from, |oldest| oldest.min(keep_from));
         if let Err(error) = self.shared.snapshots.purge(keep_from) {
-            log::warn!(id = self.shared.id, error:%; "old snapshots could not be removed");
+            log::warn!(id:% = Hex(self.shared.id), error:%; "old snapshots could not be removed");
         }
     }
 
@@ -368,7 +369,7 @@ impl Node {
                     self.refused_logged.is_none_or(|last| now - last > Duration::from_secs(60));
                 if refused.is_fault() && due {
                     self.refused_logged = Some(now);
-                    log::warn!(id = self.shared.id, from, refused:%; "refused a peer's message");
+                    log::warn!(id:% = Hex(self.shared.id), from:% = Hex(from), refused:%; "refused a peer's message");
                 }
             }
             StepError::Shed => self.shared.counters.messages_shed.add(1),
@@ -384,7 +385,7 @@ impl Node {
             && self.core.cluster().member(peer).is_some()
             && self.removed_until.is_none()
         {
-            log::warn!(id = self.shared.id, peer; "a member says that this one was removed from the cluster");
+            log::warn!(id:% = Hex(self.shared.id), peer:% = Hex(peer); "a member says that this one was removed from the cluster");
             self.ending = Some(NodeEnd::Removed);
         }
     }
@@ -401,12 +402,12 @@ impl Node {
                 }
                 Event::MembersChanged => self.members_changed()?,
                 Event::SnapshotWanted(wish) => {
-                    log::info!(id = self.shared.id, to = wish.to; "a follower needs a newer snapshot");
+                    log::info!(id:% = Hex(self.shared.id), to:% = Hex(wish.to); "a follower needs a newer snapshot");
                     let _ = self.threads.apply.send(apply::Job::Snapshot); // if it has gone, it has said why
                 }
                 Event::Quarantined(quarantine) => {
                     log::error!(
-                        id = self.shared.id, commit = quarantine.commit, last_index = quarantine.last_index;
+                        id:% = Hex(self.shared.id), commit = quarantine.commit, last_index = quarantine.last_index;
                         "this log is shorter than what it acknowledged; it takes no part any more: remove this \
                          member and add it as a new one"
                     );
@@ -414,7 +415,7 @@ impl Node {
                     self.reads.refuse_all(&ReadError::Quarantined);
                 }
                 Event::Removed => {
-                    log::warn!(id = self.shared.id; "this member was removed from the cluster");
+                    log::warn!(id:% = Hex(self.shared.id); "this member was removed from the cluster");
                     self.removed_until = Some(Instant::now() + LINGER);
                     self.core.refuse_waiting(&ProposeError::NotMember);
                 }
@@ -466,7 +467,7 @@ impl Node {
         }
         self.out.heartbeats.reset();
         let (id, term, leader) = (self.shared.id, vitals.term, vitals.leader);
-        log::info!(id, term, leader, role:? = vitals.role; "role changed");
+        log::info!(id:% = Hex(id), term, leader:% = Hex(leader), role:? = vitals.role; "role changed");
         self.shared.publish(|published| published.vitals = vitals);
         self.shared.observer.role_changed(&vitals);
         self.transfers.leader(leader);

@@ -11,6 +11,7 @@ use super::peers::{Heartbeats, Known};
 use super::shared::Shared;
 use super::snapshots::Sending;
 use crate::core::tidy;
+use crate::hex::Hex;
 use crate::wire::{self, Forward, ForwardReply, WireError};
 
 pub(super) struct Outbox {
@@ -76,7 +77,9 @@ impl Outbox {
     fn push(&self, envelopes: &mut Vec<Envelope>, encoded: Result<Envelope, WireError>) {
         match encoded {
             Ok(envelope) => envelopes.push(envelope),
-            Err(error) => log::error!(id = self.shared.id, error:%; "a message cannot be sent"),
+            Err(error) => {
+                log::error!(id:% = Hex(self.shared.id), error:%; "a message cannot be sent")
+            }
         }
     }
 
@@ -93,7 +96,7 @@ impl Outbox {
             if self.warned.is_none_or(|last| now - last > Duration::from_secs(10)) {
                 self.warned = Some(now);
                 log::warn!(
-                    id = self.shared.id, to, late:?;
+                    id:% = Hex(self.shared.id), to:% = Hex(to), late:?;
                     "a heartbeat left late: the node is overloaded, or its disk is slow"
                 );
             }

@@ -16,6 +16,7 @@ use super::events::{Control, Data};
 use super::shared::Shared;
 use super::snapshots;
 use crate::core::StepError;
+use crate::hex::Hex;
 use crate::wire::{self, Hello, Inbound};
 
 /// Answers a transport's queries of kinds that this crate does not know; see
@@ -53,7 +54,7 @@ impl PeerHandler {
                 "snapshot {index} is not ahead of commit {commit}"
             )));
         }
-        log::info!(id = shared.id, from, index, bytes = len; "receiving a snapshot");
+        log::info!(id:% = Hex(shared.id), from:% = Hex(from), index, bytes = len; "receiving a snapshot");
         snapshots::store(&*shared.snapshots, &message, len, content).map_err(Refusal::rejected)?;
         let (reply, answer) = sync_channel(1);
         let message = Box::new(message);
@@ -113,7 +114,7 @@ impl Handler for PeerHandler {
             && let Err(error) = transport.add_peer(peer.id, &peer.urls)
         {
             // A member that lags behind must be able to answer a leader that it has not yet heard of.
-            log::debug!(id = self.shared.id, peer = peer.id, error:%; "a peer's URLs cannot be used");
+            log::debug!(id:% = Hex(self.shared.id), peer:% = Hex(peer.id), error:%; "a peer's URLs cannot be used");
         }
         Ok(())
     }
@@ -200,7 +201,7 @@ impl Known {
                     self.peers.insert(member.id, urls);
                 }
                 Err(error) => {
-                    log::warn!(id = own, peer = member.id, error:%; "a member cannot be reached by these URLs");
+                    log::warn!(id:% = Hex(own), peer:% = Hex(member.id), error:%; "a member cannot be reached by these URLs");
                 }
             }
         }

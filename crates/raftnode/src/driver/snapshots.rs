@@ -11,6 +11,7 @@ use raft::eraftpb::Message;
 
 use super::events::Control;
 use super::shared::Shared;
+use crate::hex::Hex;
 use crate::snapshot_head::{SnapshotHead, SnapshotHeadError};
 use crate::{
     NodeError, SnapshotError, SnapshotId, SnapshotStore, SnapshotView, StateMachine, wire,
@@ -63,7 +64,7 @@ pub(super) fn write(
             }
             Ok(Err(error)) => {
                 // The log keeps what the snapshot would have covered; the next one may succeed.
-                log::warn!(id = worker.id, index = head.mark.index, error:%; "a snapshot could not be written");
+                log::warn!(id:% = Hex(worker.id), index = head.mark.index, error:%; "a snapshot could not be written");
                 worker.counters.snapshots_failed.add(1);
             }
             Err(panic) => {
@@ -73,7 +74,7 @@ pub(super) fn write(
         }
     });
     if let Err(error) = spawned {
-        log::warn!(id = shared.id, error:%; "no thread to write a snapshot on");
+        log::warn!(id:% = Hex(shared.id), error:%; "no thread to write a snapshot on");
         shared.counters.snapshots_failed.add(1);
     }
 }
@@ -138,28 +139,28 @@ impl Sending {
         *self.indexes.entry(index).or_default() += 1;
         let mut report = Report { shared: Arc::clone(shared), to, index, ok: false };
         if self.indexes.values().sum::<usize>() > MAX_IN_FLIGHT {
-            log::warn!(id = shared.id, to, index; "too many snapshots are being sent");
+            log::warn!(id:% = Hex(shared.id), to:% = Hex(to), index; "too many snapshots are being sent");
             return;
         }
         let opened = shared.snapshots.open(SnapshotId { index, term });
         let source = match opened {
             Ok(source) => source,
             Err(error) => {
-                log::warn!(id = shared.id, to, index, error:%; "a snapshot cannot be opened to be sent");
+                log::warn!(id:% = Hex(shared.id), to:% = Hex(to), index, error:%; "a snapshot cannot be opened to be sent");
                 return;
             }
         };
         let envelope = match wire::encode_snapshot(message, source.len) {
             Ok(envelope) => envelope,
             Err(error) => {
-                log::error!(id = shared.id, to, index, error:%; "a snapshot cannot be sent");
+                log::error!(id:% = Hex(shared.id), to:% = Hex(to), index, error:%; "a snapshot cannot be sent");
                 return;
             }
         };
-        log::info!(id = shared.id, to, index, bytes = source.len; "sending a snapshot");
+        log::info!(id:% = Hex(shared.id), to:% = Hex(to), index, bytes = source.len; "sending a snapshot");
         let done = Box::new(move |outcome: Result<(), oarlock_transport::SnapshotSendError>| {
             if let Err(error) = &outcome {
-                log::warn!(id = report.shared.id, to, index, error:%; "a snapshot was not delivered");
+                log::warn!(id:% = Hex(report.shared.id), to:% = Hex(to), index, error:%; "a snapshot was not delivered");
             }
             report.ok = outcome.is_ok();
             drop(report);

@@ -8,6 +8,7 @@ use super::events::Data;
 use super::node::Node;
 use crate::core::Event;
 use crate::failpoint::fail_point;
+use crate::hex::Hex;
 use crate::{NodeEnd, ProposeError, ReadError, TransferError};
 
 impl Node {
@@ -15,7 +16,7 @@ impl Node {
         let successor = self.core.successor();
         match (transfer_until, successor) {
             (Some(until), Some(to)) if self.core.handle_transfer(to).is_ok() => {
-                log::info!(id = self.shared.id, to; "handing over leadership before stopping");
+                log::info!(id:% = Hex(self.shared.id), to:% = Hex(to); "handing over leadership before stopping");
                 self.leaving = Some(until);
             }
             _ => self.ending = Some(NodeEnd::Stopped),
@@ -50,13 +51,15 @@ impl Node {
             self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
         let closed = self.threads.seat.close(timeout);
         if !(written && applied && closed) {
-            log::warn!(id, written, applied, closed; "a thread did not end in time; it is left behind");
+            log::warn!(id:% = Hex(id), written, applied, closed; "a thread did not end in time; it is left behind");
         }
         self.reads.refuse_all(&ReadError::Stopped);
         self.waiters.close();
         match &end {
-            NodeEnd::Failed(error) => log::error!(id, error:%; "the node has failed"),
-            NodeEnd::Stopped | NodeEnd::Removed => log::info!(id, end:?; "the node has ended"),
+            NodeEnd::Failed(error) => log::error!(id:% = Hex(id), error:%; "the node has failed"),
+            NodeEnd::Stopped | NodeEnd::Removed => {
+                log::info!(id:% = Hex(id), end:?; "the node has ended")
+            }
         }
         self.shared.observer.ended(&end);
         self.shared.publish(|published| published.end = Some(end));

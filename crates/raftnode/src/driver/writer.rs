@@ -16,6 +16,7 @@ use super::events::Control;
 use super::shared::Shared;
 use crate::core::Persist;
 use crate::failpoint::fail_point;
+use crate::hex::Hex;
 use crate::{LogBatch, LogError, LogStore, SnapshotMark};
 
 /// Bytes taken together into one sync.
@@ -247,7 +248,7 @@ fn close(writer: Writer) {
     let id = writer.shared.id;
     if let Err(error) = writer.close() {
         // What was acknowledged had been synced before; a poisoned log was reported when it failed.
-        log::warn!(id, error:%; "the log was not closed cleanly");
+        log::warn!(id:% = Hex(id), error:%; "the log was not closed cleanly");
     }
 }
 

@@ -71,7 +71,7 @@ impl MemTransport {
             .crew
             .spawn(format!("mem-report-{id:x}"), move || reporter.reporter.run(&reporting));
         if let Err(error) = delivery.and(report) {
-            log::error!(id, error:%; "no thread for an in-memory endpoint");
+            log::error!(id:% = format_args!("{id:x}"), error:%; "no thread for an in-memory endpoint");
             self.stop();
         }
     }
@@ -460,7 +460,7 @@ impl Endpoint {
 
     fn strike(&self, from: &Arc<Self>, fault: &crate::FrameFault) {
         let id = from.identity.id;
-        log::debug!(peer = id, fault:%; "faulty message");
+        log::debug!(peer:% = format_args!("{id:x}"), fault:%; "faulty message");
         self.counters.update(|stats| bump(&mut stats.faults, fault.label()));
         self.counters.peer(id, |peer| peer.faults += 1);
         let mut inbox = self.inbox.lock();

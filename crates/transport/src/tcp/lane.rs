@@ -44,7 +44,7 @@ pub(super) fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) {
                 match end {
                     End::Finished => break,
                     End::Lost(error) => {
-                        log::debug!(peer = peer.id, lane = lane.label(), error:%; "connection lost");
+                        log::debug!(peer:% = format_args!("{:x}", peer.id), lane = lane.label(), error:%; "connection lost");
                     }
                     End::Refused(refusal) => shared.refused_by(peer.id, &refusal),
                 }
@@ -72,7 +72,7 @@ pub(super) fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) {
 
 fn use_link(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane, mut link: Link) -> End {
     shared.counters.peer(peer.id, |stats| stats.connects += 1);
-    log::debug!(peer = peer.id, lane = lane.label(); "connected");
+    log::debug!(peer:% = format_args!("{:x}", peer.id), lane = lane.label(); "connected");
     if lane == Lane::Message {
         *peer.active.lock() = Some(Instant::now());
         log::info!(peer:? = format_args!("{:x}", peer.id); "peer became active");
