@@ -1,6 +1,6 @@
 //! The command line, and the environment behind it, in etcd's spelling.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -38,22 +38,39 @@ pub(crate) enum Tool {
 pub(crate) enum WalTool {
     /// Print what the log of a member holds, a line each.
     Dump {
-        /// The member's data directory.
-        #[arg(long, value_name = "DIR", default_value = "default.oarlock")]
-        data_dir: PathBuf,
-        /// First index to print.
-        #[arg(long, default_value_t = 0)]
-        start_index: u64,
-        /// Index to stop before.
-        #[arg(long, default_value_t = u64::MAX)]
-        end_index: u64,
+        #[command(flatten)]
+        place: LogPlace,
+        /// First index to print [default: the first there is].
+        #[arg(long, value_name = "INDEX")]
+        start_index: Option<u64>,
+        /// Index to stop before [default: one more than the last].
+        #[arg(long, value_name = "INDEX")]
+        end_index: Option<u64>,
     },
     /// Read every byte of the log of a member and check it.
     Verify {
-        /// The member's data directory.
-        #[arg(long, value_name = "DIR", default_value = "default.oarlock")]
-        data_dir: PathBuf,
+        #[command(flatten)]
+        place: LogPlace,
     },
+}
+
+/// Where a log is that is looked at: given as to `etcd-dump-logs`, or by the server's flag.
+#[derive(Debug, Args)]
+pub(crate) struct LogPlace {
+    /// The member's data directory, or the directory of a log alone [default: default.oarlock].
+    #[arg(value_name = "DIR", conflicts_with = "data_dir")]
+    dir: Option<PathBuf>,
+    /// The same, under the server's name for it.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl LogPlace {
+    /// The directory meant.
+    pub(crate) fn dir(&self) -> &Path {
+        let given = self.dir.as_ref().or(self.data_dir.as_ref());
+        given.map_or_else(|| Path::new("default.oarlock"), PathBuf::as_path)
+    }
 }
 
 /// The flags of `oarlock rescue`.
@@ -284,12 +301,17 @@ mod tests {
 
     #[test]
     fn subcommands_take_their_own_flags() {
-        let parsed =
-            parse("wal dump --data-dir d --start-index 5", &[("ETCD_NAME", "b")]).expect("valid");
-        let Some(Tool::Wal(WalTool::Dump { data_dir, start_index, .. })) = parsed.cli.tool else {
-            panic!("another tool")
-        };
-        assert_eq!((data_dir, start_index), (PathBuf::from("d"), 5));
+        for (line, dir) in [
+            ("wal dump --start-index 5", "default.oarlock"),
+            ("wal dump --start-index 5 d", "d"),
+            ("wal dump --data-dir d --start-index 5", "d"),
+        ] {
+            let parsed = parse(line, &[("ETCD_NAME", "b")]).expect(line);
+            let Some(Tool::Wal(WalTool::Dump { place, start_index, .. })) = parsed.cli.tool else {
+                panic!("another tool")
+            };
+            assert_eq!((place.dir(), start_index), (Path::new(dir), Some(5)), "{line}");
+        }
         assert!(parse("--name a rescue", &[]).is_err());
     }
 }

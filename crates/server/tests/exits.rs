@@ -46,6 +46,8 @@ fn wrong_flags_exit_64() {
         (&["--election-timeout", "100"], "--heartbeat-interval"),
         (&["--listen-client-urls", "http://127.0.0.1:1"], "--advertise-client-urls"),
         (&["wal", "dump", "--data-dir", "/nonexistent"], "no log in"),
+        (&["wal", "verify", "/nonexistent"], "no log in /nonexistent/member/wal"),
+        (&["wal", "verify", "/a", "--data-dir", "/b"], "--data-dir"),
     ] {
         let (code, last) = run(Command::new(BINARY).args(args)).expect("it runs");
         assert_eq!((code, last["exit"].as_i64()), (64, Some(64)), "{args:?}");

@@ -116,6 +116,15 @@ fn the_log_can_be_looked_at_while_it_is_served() {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+        let log = member.flags.data_dir.join("member/wal");
+        for place in [&member.flags.data_dir, &log] {
+            let verify = Command::new(env!("CARGO_BIN_EXE_oarlock"))
+                .args(["wal", "verify"])
+                .arg(place)
+                .output()?;
+            let text = String::from_utf8_lossy(&verify.stdout);
+            assert!(verify.status.success() && text.contains("ok"), "{}: {text}", place.display());
+        }
         member.client()?.put("greeting", "again")?;
         Ok(())
     });

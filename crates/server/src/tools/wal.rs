@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use oarlock_membership::{ChangeEntry, EntryKind, EntryView};
@@ -19,12 +19,12 @@ use crate::{
 /// Bytes of entries held at a time.
 const PAGE: u64 = 1 << 20;
 
-/// Prints what the log in `data_dir` holds: whose it is, its state, and the entries of `[start, end)`.
+/// Prints what the log of `place` holds: whose it is, its state, and the entries of `[start, end)`.
 ///
 /// # Errors
 /// The log cannot be read, is damaged, or nobody reads what is printed.
-pub(crate) fn dump(data_dir: &Path, start: u64, end: u64) -> Result<(), Failure> {
-    let (log, dir) = open(data_dir)?;
+pub(crate) fn dump(place: &Path, start: u64, end: u64) -> Result<(), Failure> {
+    let (log, dir) = open(place)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = |result: io::Result<()>| result.map_err(|error| Failure::new(Kind::Io, error));
     written(out.write_all(head(&log).as_bytes()))?;
@@ -41,12 +41,12 @@ pub(crate) fn dump(data_dir: &Path, start: u64, end: u64) -> Result<(), Failure>
     written(out.flush())
 }
 
-/// Reads and checks every byte of the log in `data_dir`, and says how far it goes.
+/// Reads and checks every byte of the log of `place`, and says how far it goes.
 ///
 /// # Errors
 /// The log cannot be read, or is damaged (exit 65, with file and offset).
-pub(crate) fn verify(data_dir: &Path) -> Result<(), Failure> {
-    let (log, dir) = open(data_dir)?;
+pub(crate) fn verify(place: &Path) -> Result<(), Failure> {
+    let (log, dir) = open(place)?;
     let mut next = log.first_index();
     let mut bytes = 0_u64;
     while next <= log.last_index() {
@@ -72,8 +72,11 @@ pub(crate) fn verify(data_dir: &Path) -> Result<(), Failure> {
     io::stdout().write_all(line.as_bytes()).map_err(|error| Failure::new(Kind::Io, error))
 }
 
-fn open(data_dir: &Path) -> Result<(ReadOnly, std::path::PathBuf), Failure> {
-    let dir = member_dir(data_dir).join("wal");
+/// The log of the member whose data directory `place` is, or else the log that `place` itself is.
+fn open(place: &Path) -> Result<(ReadOnly, PathBuf), Failure> {
+    let of_member = member_dir(place).join("wal");
+    let alone = !of_member.is_dir() && Options::new().exists(place).unwrap_or(false);
+    let dir = if alone { place.to_owned() } else { of_member };
     let log = Options::new().open_read_only(&dir).map_err(|error| fault::log(&error, &dir))?;
     Ok((log, dir))
 }
