@@ -1,5 +1,5 @@
-//! `docs/contracts.md` names, for every contract, the test that fails when it is broken. This check keeps the page
-//! true: each contract is there once, and each test it names exists.
+//! `docs/contracts.md` names, for every contract, the tests and scenarios that try it. This check keeps the page true:
+//! each contract is there once, and whatever is named exists.
 
 use super::Report;
 use super::tidy::read;
@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 const PAGE: &str = "docs/contracts.md";
+const SCENARIOS: &str = "tests/scenarios";
 
 pub(super) fn contracts(root: &Path) -> Report {
     let mut report = Report::default();
@@ -19,12 +20,14 @@ pub(super) fn contracts(root: &Path) -> Report {
             functions.extend(functions_in(&text));
         }
     }
-    report.faults = untrue(&page, &functions);
+    let scenarios = files.iter().filter(|file| file.starts_with(SCENARIOS));
+    let scenarios = scenarios.filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned()));
+    report.faults = untrue(&page, &functions, &scenarios.collect());
     report
 }
 
 /// What the page says that is not so.
-fn untrue(page: &str, functions: &BTreeSet<String>) -> Vec<String> {
+fn untrue(page: &str, functions: &BTreeSet<String>, scenarios: &BTreeSet<String>) -> Vec<String> {
     let wanted = (1..=29).map(|n| format!("O{n}")).chain((1..=8).map(|n| format!("W{n}")));
     let missing = wanted.filter_map(|contract| {
         let heading = format!("### {contract}:");
@@ -32,12 +35,17 @@ fn untrue(page: &str, functions: &BTreeSet<String>) -> Vec<String> {
         (count != 1)
             .then(|| format!("{PAGE}: {contract} has {count} headings `{heading}`, not one"))
     });
-    let tests = page.lines().filter_map(|line| line.strip_prefix("- Tests:"));
-    let unknown = tests
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter(|name| !functions.contains(*name));
-    let unknown = unknown.map(|name| format!("{PAGE}: no function is called `{name}`"));
-    missing.chain(unknown).collect()
+    let tests = named(page, "- Tests:").filter(|name| !functions.contains(*name));
+    let tests = tests.map(|name| format!("{PAGE}: no function is called `{name}`"));
+    let scripts = named(page, "- Scenarios:").filter(|name| !scenarios.contains(*name));
+    let scripts = scripts.map(|name| format!("{PAGE}: there is no {SCENARIOS}/{name}.txt"));
+    missing.chain(tests).chain(scripts).collect()
+}
+
+/// What stands in backticks on the lines that begin with `label`.
+fn named<'a>(page: &'a str, label: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = page.lines().filter_map(move |line| line.strip_prefix(label));
+    lines.flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
 fn functions_in(source: &str) -> impl Iterator<Item = String> {
@@ -57,19 +65,27 @@ mod tests {
     #[test]
     fn a_true_page_passes() {
         let functions = functions_in("#[test]\nfn kept() {}").collect();
-        assert_eq!(untrue(&page("`kept`"), &functions), Vec::<String>::new());
+        assert_eq!(untrue(&page("`kept`"), &functions, &BTreeSet::new()), Vec::<String>::new());
     }
 
     #[test]
     fn a_test_that_does_not_exist_is_seen() {
         let functions = functions_in("fn kept() {}").collect();
-        assert_eq!(untrue(&page("`kept`, `lost`"), &functions).len(), 37);
+        assert_eq!(untrue(&page("`kept`, `lost`"), &functions, &BTreeSet::new()).len(), 37);
+    }
+
+    #[test]
+    fn a_scenario_that_does_not_exist_is_seen() {
+        let functions = functions_in("fn kept() {}").collect();
+        let scenarios = BTreeSet::from(["shown".to_owned()]);
+        let page = page("`kept`\n- Scenarios: `shown`, `gone`");
+        assert_eq!(untrue(&page, &functions, &scenarios).len(), 37);
     }
 
     #[test]
     fn a_contract_that_is_missing_or_there_twice_is_seen() {
         let functions = functions_in("fn kept() {}").collect();
         let page = page("`kept`").replace("### O7:", "### O8:");
-        assert_eq!(untrue(&page, &functions).len(), 2);
+        assert_eq!(untrue(&page, &functions, &BTreeSet::new()).len(), 2);
     }
 }
