@@ -40,6 +40,9 @@ pub type RestoreError = Box<dyn std::error::Error + Send + Sync>;
 /// All methods are called on one thread, `oarlock-apply`, except for the first restore, which happens on the thread
 /// that starts the node. Given the same entries every member must reach the same state: no clock, no randomness, no
 /// iteration in hash order that shows.
+///
+/// The node takes it over. Whoever reads the state from outside shares it by an `Arc` inside, and asks
+/// [`NodeHandle::read_index`](crate::NodeHandle::read_index) first if the read is to be linearizable.
 pub trait StateMachine: Send + 'static {
     /// What an entry answers to whoever proposed it on this node.
     type Output: Send + 'static;

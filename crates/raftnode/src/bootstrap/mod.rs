@@ -119,6 +119,9 @@ impl Recovered {
 
 /// Whether a log belongs to a member already: then it is restarted, whatever flags say about a new cluster.
 ///
+/// This is the question to ask before [`boot`], and not whether there is a log: a crash between making a log and its first
+/// boot leaves one without an owner, which [`Boot::Restart`] refuses and [`Boot::New`] takes.
+///
 /// # Errors
 /// Those of [`LogStore::state`].
 pub fn is_initialised(store: &dyn LogStore) -> Result<bool, LogError> {
@@ -127,8 +130,8 @@ pub fn is_initialised(store: &dyn LogStore) -> Result<bool, LogError> {
 
 /// Brings a log to where a node can start from it.
 ///
-/// Everything it writes is one batch, synced before it returns: after a crash the log is as before or as after, and
-/// the same call, or a restart, goes on from there.
+/// Everything it writes is one batch, synced before it returns. After a crash the log is as before, and the same call is
+/// made again, or as after, and is restarted: [`is_initialised`] tells.
 ///
 /// # Errors
 /// [`BootError`], with nothing written, except when the log itself fails.
