@@ -71,9 +71,9 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// Proposes `data`, with the deadline of [`Config::request_timeout`](crate::Config::request_timeout).
     ///
-    /// On a follower it is forwarded to the leader, once, and to the next only if that says that it does not lead and
-    /// has not taken it. Without a leader it waits for one until the deadline. The
-    /// result is that of this node's own state machine, when it applies the entry.
+    /// On a follower it is forwarded to the leader, and to the next one only when it is certain that nothing came of
+    /// that, because the leader said so or was succeeded without it (O22). Without a leader it waits for one until the
+    /// deadline. The result is that of this node's own state machine, when it applies the entry.
     pub fn propose(&self, data: impl Into<Bytes>) -> Pending<Applied<R>, ProposeError> {
         self.propose_by(data, self.deadline())
     }

@@ -374,7 +374,7 @@ impl Node {
             }
             StepError::Shed => self.shared.counters.messages_shed.add(1),
             StepError::Inert | StepError::Raft(_) | StepError::Stale | StepError::NotNamed => {
-                log::trace!(id = self.shared.id, from, error:%; "a message had no use");
+                log::trace!(id:% = Hex(self.shared.id), from:% = Hex(from), error:%; "a message had no use");
             }
         }
     }

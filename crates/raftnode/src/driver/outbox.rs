@@ -78,7 +78,7 @@ impl Outbox {
         match encoded {
             Ok(envelope) => envelopes.push(envelope),
             Err(error) => {
-                log::error!(id:% = Hex(self.shared.id), error:%; "a message cannot be sent")
+                log::error!(id:% = Hex(self.shared.id), error:%; "a message cannot be sent");
             }
         }
     }

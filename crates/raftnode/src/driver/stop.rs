@@ -58,7 +58,7 @@ impl Node {
         match &end {
             NodeEnd::Failed(error) => log::error!(id:% = Hex(id), error:%; "the node has failed"),
             NodeEnd::Stopped | NodeEnd::Removed => {
-                log::info!(id:% = Hex(id), end:?; "the node has ended")
+                log::info!(id:% = Hex(id), end:?; "the node has ended");
             }
         }
         self.shared.observer.ended(&end);
