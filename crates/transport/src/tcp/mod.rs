@@ -144,6 +144,28 @@ impl TcpTransport {
         Self::new(identity, listeners?, options)
     }
 
+    /// As [`bind`](Self::bind), where peer URLs say, such as `http://127.0.0.1:2380`: for a member that listens where its
+    /// peers find it. Behind a proxy or a translated address the two differ.
+    ///
+    /// # Errors
+    /// As for `bind`; a URL that [`add_peer`](Transport::add_peer) would refuse is [`TcpError::Listen`] too.
+    pub fn bind_urls(
+        identity: Identity,
+        urls: &[String],
+        options: TcpOptions,
+    ) -> Result<Self, TcpError> {
+        let mut listeners = Vec::new();
+        for url in urls {
+            let failed = |source| TcpError::Listen { address: url.clone(), source };
+            let parsed = PeerUrl::parse(url)
+                .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+            for address in parsed.target().to_socket_addrs().map_err(failed)? {
+                listeners.push(TcpListener::bind(address).map_err(failed)?);
+            }
+        }
+        Self::new(identity, listeners, options)
+    }
+
     /// Takes listeners that were bound before, in blocking mode. Without any, it only dials.
     ///
     /// # Errors

@@ -42,6 +42,36 @@ fn connected(one: &TcpTransport, id: u64) {
 }
 
 #[test]
+fn it_listens_where_peer_urls_say_or_names_the_one_that_cannot_be() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    for (url, word) in [
+        (format!("http://127.0.0.1:{port}"), "in use"),
+        ("https://127.0.0.1:2380".to_owned(), "https"),
+        ("127.0.0.1:2380".to_owned(), "no scheme"),
+    ] {
+        let identity = Identity::new(1, CLUSTER);
+        match TcpTransport::bind_urls(identity, std::slice::from_ref(&url), options()) {
+            Err(TcpError::Listen { address, source }) => {
+                assert_eq!(address, url);
+                assert!(source.to_string().contains(word), "{source}");
+            }
+            other => panic!("{url}: {:?}", other.map(|_| "listens")),
+        }
+    }
+    // A port that was free may be taken by somebody else in between, but not twenty times.
+    let listens = (0..20).find_map(|_| {
+        let free = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
+        let urls = [format!("http://{free}")];
+        let transport =
+            TcpTransport::bind_urls(Identity::new(1, CLUSTER), &urls, options()).ok()?;
+        Some((free, transport.local_addrs().to_vec()))
+    });
+    let (free, found) = listens.expect("a free port");
+    assert_eq!(found, [free]);
+}
+
+#[test]
 fn envelopes_arrive_whole_and_in_order_on_each_lane() {
     let (one, _) = member(1, options());
     let (two, inbox) = member(2, options());
