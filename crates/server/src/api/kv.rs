@@ -68,11 +68,8 @@ impl<B: Backend> Kv for Api<B> {
                 other => Err(mismatch(&other)),
             };
         }
-        // Nothing but reads: no entry in the log. Serializable if every read in it is, as in etcd.
-        if any(
-            &request,
-            &|op| matches!(op, request_op::Request::RequestRange(range) if !range.serializable),
-        ) {
+        // Nothing but reads: no entry in the log.
+        if !is_serializable(&request) {
             self.require_voter()?;
             self.backend.read_index().await?; // O24
         }
@@ -101,6 +98,15 @@ impl<B: Backend> Api<B> {
             self.limits.quota_bytes.is_some_and(|quota| self.backend.kv().state().bytes() >= quota);
         if full { Err(Error::NoSpace) } else { Ok(()) }
     }
+}
+
+/// Whether the client said that it wants no more than this member's own state: every read says so, and there is one. A
+/// comparison cannot say it, so one that stands for itself, in a nested transaction too, is answered from a linearizable
+/// state; etcd's `isTxnSerializable` lets one without any reads be stale.
+fn is_serializable(txn: &TxnRequest) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure).peekable();
+    let serializable = |op: &RequestOp| matches!(&op.request, Some(request_op::Request::RequestRange(range)) if range.serializable);
+    ops.peek().is_some() && ops.all(serializable)
 }
 
 /// Whether any operation of the transaction, nested ones included, is as `test` says. A nested transaction itself is

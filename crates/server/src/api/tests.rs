@@ -227,6 +227,13 @@ async fn only_serializable_reads_spare_the_leader() {
     served.kv().range(read(false)).await.expect("served");
     served.kv().txn(txn(false)).await.expect("served");
     assert_eq!(served.fake.0.reads.load(Ordering::Relaxed), 2);
+    // Nothing but a comparison, alone or nested: nobody said that a stale one will do.
+    served.kv().txn(TxnRequest::default()).await.expect("served");
+    let nested =
+        RequestOp { request: Some(Op::RequestTxn(TxnRequest { ..TxnRequest::default() })) };
+    let nested = TxnRequest { success: vec![nested], ..TxnRequest::default() };
+    served.kv().txn(nested).await.expect("served");
+    assert_eq!(served.fake.0.reads.load(Ordering::Relaxed), 4);
     assert_eq!(
         served.fake.0.proposals.load(Ordering::Relaxed),
         0,
