@@ -165,8 +165,9 @@ impl Config {
         self
     }
 
-    /// Bytes that a leader appends ahead of its commit index before it answers `Busy`. Defaults to 64 MiB: they are
-    /// held in memory, and a cluster that lost its majority must not fill it.
+    /// Bytes that a leader appends ahead of its commit index before it answers `Busy`, and of proposals that may wait for
+    /// their results on one node, leader or not. Defaults to 64 MiB: they are held in memory, and a cluster that lost
+    /// its majority must not fill it.
     pub const fn max_uncommitted_bytes(mut self, bytes: u64) -> Self {
         self.max_uncommitted_bytes = bytes;
         self

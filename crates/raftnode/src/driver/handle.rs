@@ -152,7 +152,10 @@ impl<R: Send + 'static> NodeHandle<R> {
         waiter: Waiter<R>,
     ) {
         // Registered first: the answer may come before `data` returns.
-        self.node.waiters.register(id, deadline, waiter);
+        let max = usize::try_from(self.shared().config.max_uncommitted_bytes).unwrap_or(usize::MAX);
+        if !self.node.waiters.register(id, deadline, (data.len(), max), waiter) {
+            return;
+        }
         let proposal = Forward { id, kind, data, term: 0 };
         if let Err(reason) = self.shared().inbox.data(Data::Propose { proposal, deadline }) {
             let error = match reason {

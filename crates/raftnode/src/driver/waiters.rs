@@ -8,7 +8,7 @@ use oarlock_membership::{Cluster, ProposalId};
 use parking_lot::Mutex;
 
 use crate::waiter::Resolver;
-use crate::{Applied, ChangeMembersError, ProposeError, Unknown};
+use crate::{Applied, Busy, ChangeMembersError, ProposeError, Unknown};
 
 /// The waiters of a node. The caller registers, the apply thread answers, the node thread refuses and expires.
 #[derive(Debug)]
@@ -18,9 +18,18 @@ pub(crate) struct Waiters<R> {
 
 #[derive(Debug)]
 struct Table<R> {
-    waiting: HashMap<ProposalId, (Instant, Waiter<R>)>,
+    waiting: HashMap<ProposalId, Waiting<R>>,
     deadlines: BTreeSet<(Instant, ProposalId)>,
+    /// Of all proposals that are waited for: they are held somewhere until they are answered.
+    bytes: usize,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<R> {
+    deadline: Instant,
+    bytes: usize,
+    waiter: Waiter<R>,
 }
 
 /// Where an answer goes.
@@ -57,20 +66,35 @@ pub(crate) trait WaiterTable: Send + Sync + 'static {
 
 impl<R> Waiters<R> {
     pub(crate) fn new() -> Self {
-        let table = Table { waiting: HashMap::new(), deadlines: BTreeSet::new(), closed: false };
+        let table =
+            Table { waiting: HashMap::new(), deadlines: BTreeSet::new(), bytes: 0, closed: false };
         Self { table: Mutex::new(table) }
     }
 
-    /// Registers a waiter; refuses it at once if the node has ended.
-    pub(crate) fn register(&self, id: ProposalId, deadline: Instant, waiter: Waiter<R>) {
-        let mut table = self.table.lock();
-        if table.closed {
-            drop(table);
-            waiter.refuse(ProposeError::Stopped);
-            return;
-        }
-        table.deadlines.insert((deadline, id));
-        table.waiting.insert(id, (deadline, waiter));
+    /// Registers a waiter for a proposal of `bytes`, and says whether that was done. If not, it has been refused:
+    /// because the node has ended, or because the proposals that wait would come to more than `max_bytes`.
+    pub(crate) fn register(
+        &self,
+        id: ProposalId,
+        deadline: Instant,
+        (bytes, max_bytes): (usize, usize),
+        waiter: Waiter<R>,
+    ) -> bool {
+        let refused = {
+            let mut table = self.table.lock();
+            if table.closed {
+                ProposeError::Stopped
+            } else if !table.waiting.is_empty() && table.bytes.saturating_add(bytes) > max_bytes {
+                ProposeError::Busy(Busy::Requests)
+            } else {
+                table.deadlines.insert((deadline, id));
+                table.bytes += bytes;
+                table.waiting.insert(id, Waiting { deadline, bytes, waiter });
+                return true;
+            }
+        };
+        waiter.refuse(refused);
+        false
     }
 
     /// Answers a proposal with the result of its application. Nobody may be waiting.
@@ -82,8 +106,9 @@ impl<R> Waiters<R> {
 
     fn take(&self, id: ProposalId) -> Option<Waiter<R>> {
         let mut table = self.table.lock();
-        let (deadline, waiter) = table.waiting.remove(&id)?;
+        let Waiting { deadline, bytes, waiter } = table.waiting.remove(&id)?;
         table.deadlines.remove(&(deadline, id));
+        table.bytes -= bytes;
         Some(waiter)
     }
 }
@@ -119,10 +144,11 @@ impl<R: Send + 'static> WaiterTable for Waiters<R> {
             let mut table = self.table.lock();
             table.closed = true;
             table.deadlines.clear();
+            table.bytes = 0;
             std::mem::take(&mut table.waiting)
         };
-        for (_, waiter) in waiting.into_values() {
-            waiter.refuse(ProposeError::OutcomeUnknown(Unknown::Stopped));
+        for waiting in waiting.into_values() {
+            waiting.waiter.refuse(ProposeError::OutcomeUnknown(Unknown::Stopped));
         }
     }
 }
@@ -140,7 +166,7 @@ mod tests {
     fn a_proposal_is_answered_once() {
         let waiters = Waiters::new();
         let (resolver, answer) = pending();
-        waiters.register(ID, Instant::now(), Waiter::Apply(resolver));
+        waiters.register(ID, Instant::now(), (1, 9), Waiter::Apply(resolver));
         waiters.applied(ID, Applied { index: 5, term: 2, output: "a" });
         waiters.refuse(ID, ProposeError::NoLeader);
         assert_eq!(answer.wait(), Ok(Applied { index: 5, term: 2, output: "a" }));
@@ -152,7 +178,7 @@ mod tests {
         let waiters: Waiters<()> = Waiters::new();
         let (resolver, answer) = pending();
         let now = Instant::now();
-        waiters.register(ID, now + Duration::from_secs(1), Waiter::Apply(resolver));
+        waiters.register(ID, now + Duration::from_secs(1), (1, 9), Waiter::Apply(resolver));
         assert!(waiters.expired(now).is_empty());
         assert_eq!(waiters.expired(now + Duration::from_secs(1)), [ID]);
         waiters.refuse(ID, ProposeError::NoLeader);
@@ -163,11 +189,28 @@ mod tests {
     fn whoever_waits_when_the_node_ends_is_told_that_the_outcome_is_unknown() {
         let waiters: Waiters<()> = Waiters::new();
         let (resolver, answer) = pending();
-        waiters.register(ID, Instant::now(), Waiter::Apply(resolver));
+        waiters.register(ID, Instant::now(), (1, 9), Waiter::Apply(resolver));
         waiters.close();
         assert_eq!(answer.wait(), Err(ProposeError::OutcomeUnknown(Unknown::Stopped)));
         let (resolver, answer) = pending();
-        waiters.register(ID, Instant::now(), Waiter::Apply(resolver));
+        waiters.register(ID, Instant::now(), (1, 9), Waiter::Apply(resolver));
         assert_eq!(answer.wait(), Err(ProposeError::Stopped));
+    }
+
+    #[test]
+    fn proposals_that_wait_are_bounded_in_bytes() {
+        let waiters: Waiters<()> = Waiters::new();
+        let id = |sequence| ProposalId { sequence, ..ID };
+        let register = |sequence, bytes| {
+            let (resolver, answer) = pending();
+            waiters.register(id(sequence), Instant::now(), (bytes, 100), Waiter::Apply(resolver));
+            answer
+        };
+        let _large = register(1, 200); // alone it has its chance
+        let busy = Err(ProposeError::Busy(Busy::Requests));
+        assert_eq!(register(2, 1).wait(), busy);
+        waiters.refuse(id(1), ProposeError::NoLeader);
+        let _small = (register(3, 60), register(4, 40));
+        assert_eq!(register(5, 1).wait(), busy);
     }
 }
