@@ -468,3 +468,21 @@ fn a_removed_survivor_can_be_rescued_and_goes_on_alone() {
         cluster.restart(survivor); // and its log goes on to boot
     }
 }
+
+/// Nobody writes any more, so nothing but the follower's need makes for another try.
+#[test]
+fn a_snapshot_that_could_not_be_written_is_tried_again_on_an_idle_cluster() {
+    let mut cluster = TestCluster::new(3, config().snapshot_count(20).snapshot_catchup_entries(5));
+    let leader = cluster.leader();
+    for n in 0..60 {
+        cluster.handle(leader).propose(format!("{n}")).wait().expect("applied");
+    }
+    wait_for("a snapshot", || (cluster.handle(leader).status().first_index > 20).then_some(()));
+    let joiner = member(77);
+    let added = cluster.handle(leader).change_members(Change::AddLearner(joiner.clone())).wait();
+    added.expect("added");
+    cluster.nodes[&leader].snapshots.fail_next_commit();
+    cluster.join(&joiner);
+    cluster.settle(60);
+    assert_eq!(cluster.handle(leader).stats().snapshots_failed, 1);
+}

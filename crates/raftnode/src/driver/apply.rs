@@ -1,7 +1,7 @@
 //! The apply thread: committed entries to the state machine, each once, in order (O22, O23).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(super) struct Applier<S: StateMachine> {
     pub(super) snapshot_index: u64,
     pub(super) bytes_since_snapshot: u64,
     pub(super) writing_snapshot: Arc<AtomicBool>,
+    /// The index of the newest snapshot that there is: the last one begun may have failed.
+    pub(super) written_snapshot: Arc<AtomicU64>,
 }
 
 /// The node is stopping: leave the rest.
@@ -190,6 +192,7 @@ impl<S: StateMachine> Applier<S> {
         };
         self.machine.members_changed(&head.cluster);
         (self.snapshot_index, self.bytes_since_snapshot) = (index, 0);
+        self.written_snapshot.store(index, Ordering::Release);
         self.shared.counters.snapshots_installed.add(1);
         self.shared.inbox.control(Control::Restored { mark, head: Box::new(head), announcement });
         Ok(())
@@ -202,7 +205,8 @@ impl<S: StateMachine> Applier<S> {
         let size = self.machine.size();
         let due = entries >= self.shared.config.snapshot_count
             && (size <= SMALL_STATE || self.bytes_since_snapshot >= size);
-        if entries == 0 || !(due || wanted) || !has_voters(&self.members.conf_state) {
+        let none_since = index == self.written_snapshot.load(Ordering::Acquire);
+        if none_since || !(due || wanted) || !has_voters(&self.members.conf_state) {
             return Ok(());
         }
         if self.writing_snapshot.swap(true, Ordering::AcqRel) {
@@ -216,7 +220,8 @@ impl<S: StateMachine> Applier<S> {
             births: self.members.births.clone(),
         };
         (self.snapshot_index, self.bytes_since_snapshot) = (index, 0);
-        snapshots::write(&self.shared, head, view, &self.writing_snapshot);
+        let written = Arc::clone(&self.written_snapshot);
+        snapshots::write(&self.shared, head, view, &self.writing_snapshot, written);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -162,6 +162,7 @@ impl NodeBuilder {
             snapshot_index: recovered.applied(),
             bytes_since_snapshot: 0,
             writing_snapshot: Arc::new(AtomicBool::new(false)),
+            written_snapshot: Arc::new(AtomicU64::new(recovered.applied())),
         };
         let (jobs, queue) = channel();
         let (finished, apply_done) = channel::<()>();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use oarlock_transport::Transport;
@@ -47,6 +47,7 @@ pub(super) fn write(
     head: SnapshotHead,
     mut view: Box<dyn SnapshotView>,
     writing: &Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
 ) {
     let worker = Arc::clone(shared);
     let done = Writing(Arc::clone(writing));
@@ -55,6 +56,10 @@ pub(super) fn write(
             write_file(&*worker.snapshots, &head, &mut *view)
         }));
         drop(view);
+        if let Ok(Ok(_)) = &outcome {
+            // A newer one may have been installed meanwhile.
+            written.fetch_max(head.mark.index, Ordering::AcqRel);
+        }
         drop(done);
         match outcome {
             Ok(Ok(len)) => {
