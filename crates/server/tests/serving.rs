@@ -1,6 +1,9 @@
 //! A real server with real data on a real disk, asked by a gRPC client and over plain HTTP.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use oarlock_tests::{Cluster, Flags, Member, Outcome, eventually, http_get, scenario};
 
@@ -116,6 +119,13 @@ fn the_log_can_be_looked_at_while_it_is_served() {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+        let mut unread = Command::new(env!("CARGO_BIN_EXE_oarlock"))
+            .args(["wal", "dump"])
+            .arg(&member.flags.data_dir)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        drop(unread.stdout.take());
+        assert!(unread.wait()?.success(), "a reader that went away is no failure");
         let log = member.flags.data_dir.join("member/wal");
         for place in [&member.flags.data_dir, &log] {
             let verify = Command::new(env!("CARGO_BIN_EXE_oarlock"))

@@ -22,12 +22,14 @@ const PAGE: u64 = 1 << 20;
 /// Prints what the log of `place` holds: whose it is, its state, and the entries of `[start, end)`.
 ///
 /// # Errors
-/// The log cannot be read, is damaged, or nobody reads what is printed.
+/// The log cannot be read, is damaged, or the output cannot be written. A reader that goes away, as `head` does, has seen
+/// what it wanted.
 pub(crate) fn dump(place: &Path, start: u64, end: u64) -> Result<(), Failure> {
     let (log, dir) = open(place)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = |result: io::Result<()>| result.map_err(|error| Failure::new(Kind::Io, error));
-    written(out.write_all(head(&log).as_bytes()))?;
+    if !is_read(out.write_all(head(&log).as_bytes()))? {
+        return Ok(());
+    }
     let mut next = start.max(log.first_index());
     let end = end.min(log.last_index().saturating_add(1));
     while next < end {
@@ -35,10 +37,22 @@ pub(crate) fn dump(place: &Path, start: u64, end: u64) -> Result<(), Failure> {
         let Some(last) = page.last() else { break };
         next = last.index + 1;
         for entry in &page {
-            written(writeln!(out, "{:>10} {:>6}  {}", entry.index, entry.term, describe(entry)))?;
+            let (index, term) = (entry.index, entry.term);
+            if !is_read(writeln!(out, "{index:>10} {term:>6}  {}", describe(entry)))? {
+                return Ok(());
+            }
         }
     }
-    written(out.flush())
+    is_read(out.flush()).map(|_| ())
+}
+
+/// Whether somebody still reads what is printed.
+fn is_read(written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(Kind::Io, error).context("cannot print")),
+    }
 }
 
 /// Reads and checks every byte of the log of `place`, and says how far it goes.
