@@ -80,7 +80,13 @@ pub(super) fn restart(
     let mut recovered = recover(store, snapshots, &state, &metadata)?;
     // A rescue revives a removed survivor by entries that follow the snapshot.
     let rescued_since = metadata.rescue_epoch > recovered.cluster.epoch();
-    if recovered.cluster.is_removed(metadata.id) && !rescued_since {
+    // Whom a joint change removes has a vote until the joint configuration is left, and leaving may need that vote.
+    let needed = recovered.snapshot.as_ref().is_some_and(|mark| {
+        let conf = &mark.conf_state;
+        conf.get_voters().contains(&metadata.id)
+            || conf.get_voters_outgoing().contains(&metadata.id)
+    });
+    if recovered.cluster.is_removed(metadata.id) && !rescued_since && !needed {
         return Err(BootError::Removed { id: metadata.id });
     }
     metadata.incarnation += 1;

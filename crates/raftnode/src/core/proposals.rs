@@ -37,7 +37,8 @@ pub(super) struct Proposals {
     deposed: (u64, u64),
     /// This node's own, where they were appended here or by the leader, until something is committed there.
     places: BTreeMap<u64, Place>,
-    seen: BTreeMap<ProposalId, (u64, u64)>,
+    /// What was answered to those that were forwarded to this node, and in which term they were.
+    seen: BTreeMap<ProposalId, (u64, ForwardReply)>,
     seen_order: VecDeque<ProposalId>,
 }
 
@@ -92,8 +93,9 @@ impl Proposals {
         }
     }
 
-    fn remember(&mut self, id: ProposalId, place: (u64, u64)) {
-        if self.seen.insert(id, place).is_none() {
+    fn remember(&mut self, term: u64, reply: ForwardReply) {
+        let id = reply.id();
+        if self.seen.insert(id, (term, reply)).is_none() {
             self.seen_order.push_back(id);
         }
         if self.seen_order.len() > MAX_SEEN
@@ -144,10 +146,11 @@ impl Core {
 
     /// A member hands on a proposal. The answer is an event.
     pub fn handle_forward(&mut self, from: u64, forward: Forward) {
-        let id = forward.id;
-        if let Some(&(index, term)) = self.proposals.seen.get(&id) {
-            // Doubled on its way. A refusal would be a lie, and appending it again a waste.
-            let reply = ForwardReply::Accepted { id, index, term };
+        if let Some((term, reply)) = self.proposals.seen.get(&forward.id)
+            && *term == forward.term
+        {
+            // Doubled on its way: the first answer holds, or one of the two would be a lie (O29).
+            let reply = reply.clone();
             self.events.push_back(Event::ForwardReply { to: from, reply });
             return;
         }
@@ -370,12 +373,11 @@ impl Core {
         }
         let term = raft.term;
         for (index, Queued { from, forward }) in (first..).zip(batch) {
-            let id = forward.id;
             if from == 0 {
                 self.proposals.places.insert(index, Place { term, forward });
             } else {
-                self.proposals.remember(id, (index, term));
-                let reply = ForwardReply::Accepted { id, index, term };
+                let reply = ForwardReply::Accepted { id: forward.id, index, term };
+                self.proposals.remember(term, reply.clone());
                 self.events.push_back(Event::ForwardReply { to: from, reply });
             }
         }
@@ -396,13 +398,17 @@ impl Core {
     }
 
     fn refuse(&mut self, queued: &Queued, error: ProposeError) {
-        let id = queued.forward.id;
-        self.events.push_back(if queued.from == 0 {
-            Event::Refused { id, error }
-        } else {
-            let reply = ForwardReply::Refused { id, reason: reason_of(&error) };
-            Event::ForwardReply { to: queued.from, reply }
-        });
+        let Queued { from, forward } = queued;
+        let id = forward.id;
+        if *from == 0 {
+            return self.events.push_back(Event::Refused { id, error });
+        }
+        let reason = reason_of(&error);
+        let reply = ForwardReply::Refused { id, reason };
+        if !matches!(reason, ForwardRefusal::NotLeader { .. }) {
+            self.proposals.remember(forward.term, reply.clone());
+        }
+        self.events.push_back(Event::ForwardReply { to: *from, reply });
     }
 
     /// Something is committed, where proposals of this node had been appended or in a later term than they could be.

@@ -245,6 +245,18 @@ fn a_removed_member_is_told_to_stay_away() {
     assert!(matches!(refused(&mut place), BootError::Removed { id: removed } if removed == id));
 }
 
+/// Its vote counts until the joint configuration is left, and may be needed for that.
+#[test]
+fn a_member_that_a_joint_change_removes_restarts_until_that_is_left() {
+    let (mut cluster, mut place) = healthy();
+    let all: Vec<u64> = cluster.members().map(|member| member.id).collect();
+    cluster.apply(&Change::Remove(all[0])).expect("known");
+    let mut head = head_of(&cluster, 8, 1);
+    head.mark.conf_state.set_voters_outgoing(all);
+    place.snapshot(&head);
+    place.boot(&Boot::Restart).expect("it still votes");
+}
+
 /// raft-rs and the log itself take these; whoever wrote them broke the rules of Raft.
 #[test]
 fn terms_never_go_back() {
