@@ -74,10 +74,13 @@ impl Commit {
         self.progress.lock().written
     }
 
-    /// Refuses everything from now on (O13).
-    pub(crate) fn poison(&self) {
+    /// Refuses everything from now on (O13). Whoever comes later hears [`Error::Poisoned`] alone: why, the system's words
+    /// included, is told here.
+    pub(crate) fn poison(&self, cause: &Error) {
         if !self.poisoned.swap(true, Ordering::AcqRel) {
-            log::error!("a write or sync of the log failed: it takes no more until it is reopened");
+            let system = std::error::Error::source(cause).map(ToString::to_string);
+            let system = system.unwrap_or_default();
+            log::error!(error:% = cause, system; "a write or sync of the log failed: it takes no more until it is reopened");
         }
         // Whoever has looked and not yet gone to sleep holds the lock.
         let _progress = self.progress.lock();
@@ -133,7 +136,7 @@ impl Commit {
                 }
                 Err(error) => {
                     drop(progress);
-                    self.poison();
+                    self.poison(&error);
                     return Err(error);
                 }
             }

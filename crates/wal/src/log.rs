@@ -299,8 +299,10 @@ impl Inner {
 
     /// Poisons the log if this is a failure (O13).
     pub(crate) fn or_poison<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        if matches!(&result, Err(error) if !matches!(error, Error::NoSpace { .. })) {
-            self.commit.poison();
+        if let Err(error) = &result
+            && !matches!(error, Error::NoSpace { .. })
+        {
+            self.commit.poison(error);
         }
         result
     }
