@@ -97,7 +97,10 @@ fn write_file(
     head: &SnapshotHead,
     view: &mut dyn SnapshotView,
 ) -> Result<u64, SnapshotError> {
-    let wrap = |source| SnapshotError::Io { op: "write a snapshot", source };
+    let wrap = |source: io::Error| match source.kind() {
+        io::ErrorKind::StorageFull => SnapshotError::NoSpace,
+        _ => SnapshotError::Io { op: "write", source },
+    };
     let mut sink = store.create(head.id())?;
     {
         let mut buffered = BufWriter::with_capacity(1 << 16, &mut sink);
