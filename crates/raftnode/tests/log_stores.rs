@@ -39,7 +39,7 @@ mod wal {
     use std::sync::Arc;
 
     use oarlock_raftnode::wal::testing::{Fault, Op, SimDisk, Unsynced};
-    use oarlock_raftnode::{LogBatch, LogError, SnapshotId, WalOptions, WalStore};
+    use oarlock_raftnode::{LogBatch, LogError, SnapshotId, WalOptions, WalStore, WalStoreError};
 
     use super::*;
 
@@ -156,5 +156,26 @@ mod wal {
         assert_eq!((source.len, content.as_str()), (7, "content"));
         assert_eq!(store.newest(&|_| true).expect("readable"), Some(id));
         assert_eq!(store.newest(&|id| id.term == 1).expect("readable"), None, "not vouched for");
+    }
+
+    /// What a member was left with when its log was lost is no place to begin anew: it would serve fewer keys.
+    #[test]
+    fn snapshots_without_their_log_are_refused() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = || WalOptions::new(dir.path()).segment_size(64 << 10).maintainer(false);
+        let log = options().create().expect("an empty directory takes a log");
+        let mut sink = log.snapshots().create(SnapshotId { index: 7, term: 2 }).expect("room");
+        sink.write_all(b"content").expect("room");
+        sink.commit().expect("room");
+        Box::new(log).close().expect("in order");
+        drop(options().open_or_create().expect("both are there"));
+        std::fs::remove_dir_all(dir.path().join("wal")).expect("it is there");
+        for _ in 0..2 {
+            let refused = options().open_or_create();
+            assert!(matches!(refused, Err(WalStoreError::LogMissing { .. })), "{refused:?}");
+        }
+        std::fs::remove_dir_all(dir.path().join("snap")).expect("it is there");
+        options().open_or_create().expect("an empty directory takes a log");
     }
 }

@@ -22,6 +22,9 @@ pub(crate) fn store(error: &WalStoreError, member_dir: &Path) -> Failure {
     match error {
         WalStoreError::Log(error) => log(error, &member_dir.join("wal")),
         WalStoreError::Snapshots(error) => snapshot_file(error),
+        WalStoreError::LogMissing { .. } => {
+            Failure::from_error(Kind::Damaged, error).at(member_dir.join("wal"), None).help(REPLACE)
+        }
         other => Failure::from_error(Kind::Internal, other),
     }
 }

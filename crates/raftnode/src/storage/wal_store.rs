@@ -44,6 +44,13 @@ pub enum WalStoreError {
     /// The snapshots could not be.
     #[error(transparent)]
     Snapshots(#[from] snapshot::Error),
+    /// There are snapshots and no log: what a member loses, not what it begins with. Nothing was changed. Restore the
+    /// log, or replace the member.
+    #[error("there are snapshots in {} and no log beside them", dir.display())]
+    LogMissing {
+        /// Where the snapshots are.
+        dir: PathBuf,
+    },
 }
 
 impl WalOptions {
@@ -118,8 +125,13 @@ impl WalOptions {
     /// written whose it is.
     ///
     /// # Errors
-    /// As for [`oarlock_wal::Options::create`] and [`snapshot::Options::open`].
+    /// As for [`oarlock_wal::Options::create`] and [`snapshot::Options::open`]; [`WalStoreError::LogMissing`] if there
+    /// are snapshots: their log was lost, and a new one would answer for fewer entries than were acknowledged.
     pub fn create(self) -> Result<WalStore, WalStoreError> {
+        let dir = self.dir.join("snap");
+        if !self.exists()? && !self.snapshots.clone().open(&dir)?.list().is_empty() {
+            return Err(WalStoreError::LogMissing { dir });
+        }
         let wal = self.log.create(self.dir.join("wal"), &[])?;
         self.finish(wal)
     }
