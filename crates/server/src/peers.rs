@@ -41,8 +41,10 @@ fn ask_all(members: &[Vec<String>]) -> Vec<Option<Cluster>> {
 /// Refuses to found a cluster that exists: its members would take this one for what it was before it lost its data, and
 /// it would vote a second time (etcd issue 12227).
 ///
+/// And refuses to found one beside a cluster that all the others belong to: they would never speak with this one.
+///
 /// # Errors
-/// A member that answers has seen this one before (exit 78).
+/// A member that answers has seen this one before, or all are of another cluster (exit 78).
 pub(crate) fn check_not_bootstrapped(
     config: &Config,
     cluster: &Cluster,
@@ -50,7 +52,16 @@ pub(crate) fn check_not_bootstrapped(
 ) -> Result<(), Failure> {
     let others = config.initial_cluster.iter().filter(|(name, _)| *name != config.name);
     let others: Vec<_> = others.map(|(_, urls)| urls.clone()).collect();
-    for known in ask_all(&others).into_iter().flatten() {
+    judge_founding(config, cluster, id, &ask_all(&others))
+}
+
+fn judge_founding(
+    config: &Config,
+    cluster: &Cluster,
+    id: u64,
+    answers: &[Option<Cluster>],
+) -> Result<(), Failure> {
+    for known in answers.iter().flatten() {
         if known.is_removed(id) {
             return Err(crate::fault::removed());
         }
@@ -74,6 +85,18 @@ pub(crate) fn check_not_bootstrapped(
                 "join it with --initial-cluster-state existing instead of founding another one",
             ));
         }
+    }
+    let stranger = |known: &&Cluster| known.id() != cluster.id();
+    let strangers = answers.iter().flatten().filter(stranger).count();
+    if strangers == answers.len() && strangers > 0 {
+        let error = format_args!(
+            "the flags found cluster {:x}, and all the peers belong to another one",
+            cluster.id()
+        );
+        return Err(Failure::new(Kind::NotMember, error).help(
+            "check --initial-cluster and --initial-cluster-token; to become a member of theirs, `etcdctl member add` \
+             it and start it with --initial-cluster-state existing",
+        ));
     }
     Ok(())
 }
@@ -178,6 +201,33 @@ mod tests {
     use oarlock_membership::Change;
 
     use super::*;
+    use crate::cli;
+
+    #[test]
+    fn nobody_founds_a_cluster_alone_among_strangers() {
+        let line = "oarlock --name a --initial-advertise-peer-urls http://h1:1 \
+                    --initial-cluster a=http://h1:1,b=http://h2:1,c=http://h3:1";
+        let args = line.split_whitespace().map(String::from);
+        let config = Config::new(&cli::parse(args, []).expect("flags").cli.serve).expect("valid");
+        let cluster = Cluster::from_initial(&config.token, &config.initial_cluster).expect("valid");
+        let id = cluster.member_by_name("a").expect("listed").id;
+        let (ours, strangers) = (Some(cluster.clone()), Some(Cluster::new(2)));
+        let cases: [(&[Option<Cluster>], bool); 5] = [
+            (&[], true), // alone on purpose
+            (&[None, None], true),
+            (&[strangers.clone(), None], true), // the silent one may be ours
+            (&[strangers.clone(), ours], true),
+            (&[strangers.clone(), strangers], false),
+        ];
+        for (answers, good) in cases {
+            let judged = judge_founding(&config, &cluster, id, answers);
+            assert_eq!(judged.is_ok(), good, "{answers:?}");
+            if let Err(failure) = judged {
+                assert!(failure.text().contains("all the peers belong to another one"));
+                assert_eq!(failure.kind(), Kind::NotMember);
+            }
+        }
+    }
 
     #[test]
     fn only_what_is_certain_ends_a_member() {
