@@ -8,6 +8,7 @@ mod api;
 mod authority;
 mod backend;
 mod cli;
+mod clients;
 mod config;
 mod exit;
 mod fault;

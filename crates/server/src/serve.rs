@@ -1,14 +1,9 @@
 //! A serving process, from its sockets to its end.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    thread,
-    time::Duration,
-};
+use std::{net::TcpListener, thread, time::Duration};
 
-use axum::{Router, middleware, serve::Listener};
+use axum::{Router, middleware};
 use tokio::{
-    net::TcpStream,
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
     task::JoinSet,
@@ -16,7 +11,7 @@ use tokio::{
 
 use crate::{
     api::{Api, explain_unserved},
-    authority::Corrected,
+    clients::{Clients, Places},
     config::{Config, InitialState, ListenUrl},
     exit::{Failure, Kind},
     fault, http,
@@ -39,11 +34,12 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Kind::Io, format_args!("cannot start threads: {error}")))?;
+    let places = Places::of_this_process()?;
     // Sockets before the log is touched: a second server that was started by mistake changes nothing.
     let peer_listeners = bind("--listen-peer-urls", &config.listen_peer)?;
     let client_listeners = bind("--listen-client-urls", &config.listen_client)?;
     let Some(node) = start::start(config, peer_listeners)? else { return Ok(()) };
-    let result = runtime.block_on(serve(config, &node, client_listeners));
+    let result = runtime.block_on(serve(config, &node, client_listeners, &places));
     node.handle().shutdown(); // for the ways out on which nobody has
     runtime.shutdown_timeout(DRAIN);
     result
@@ -69,21 +65,23 @@ fn bind(flag: &str, urls: &[ListenUrl]) -> Result<Vec<TcpListener>, Failure> {
     urls.iter().map(bind).collect()
 }
 
-async fn serve(config: &Config, node: &Node, listeners: Vec<TcpListener>) -> Result<(), Failure> {
+async fn serve(
+    config: &Config,
+    node: &Node,
+    listeners: Vec<TcpListener>,
+    places: &Places,
+) -> Result<(), Failure> {
     let app = app(config, node);
     let (stop, stopping) = watch::channel(false);
     let mut servers = JoinSet::new();
     for listener in listeners {
-        let listener = into_async(listener).map_err(|error| {
+        let clients = Clients::new(listener, places.clone()).map_err(|error| {
             Failure::new(Kind::Io, format_args!("cannot listen for clients: {error}"))
         })?;
         let mut stopping = stopping.clone();
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        servers.spawn(
-            axum::serve(Clients(listener), app.clone())
-                .with_graceful_shutdown(stopped)
-                .into_future(),
-        );
+        servers
+            .spawn(axum::serve(clients, app.clone()).with_graceful_shutdown(stopped).into_future());
     }
     let publish =
         tokio::spawn(publish(config.name.clone(), config.advertise_client.clone(), node.clone()));
@@ -127,30 +125,6 @@ fn app(config: &Config, node: &Node) -> Router {
         .into_axum_router()
         .merge(http::routes(node.clone()))
         .layer(middleware::from_fn(explain_unserved))
-}
-
-/// Where clients connect.
-struct Clients(tokio::net::TcpListener);
-
-impl Listener for Clients {
-    type Io = Corrected<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        // An answer is often one small frame: it must not wait for a second one.
-        drop(stream.set_nodelay(true));
-        (Corrected::new(stream), address)
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
-fn into_async(listener: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
-    listener.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(listener)
 }
 
 /// Waits for something on a thread of its own; never resolves to a value if there is none.
