@@ -178,8 +178,9 @@ pub(crate) struct ServeFlags {
     /// Never wait for the disk: acknowledged writes are lost with the power. For experiments.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
     pub(crate) unsafe_no_fsync: bool,
-    /// debug, info, warn, error, or a filter such as "info,raft=debug".
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    /// debug, info, warn, error, or a filter such as "info,raft=info". raft-rs says a lot at info; what matters of it is
+    /// said by the node as well.
+    #[arg(long, value_name = "FILTER", default_value = "info,raft=warn")]
     pub(crate) log_level: String,
     /// Which flags were given, on the command line or in the environment.
     #[arg(skip)]
