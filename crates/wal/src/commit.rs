@@ -80,7 +80,7 @@ impl Commit {
         if !self.poisoned.swap(true, Ordering::AcqRel) {
             let system = std::error::Error::source(cause).map(ToString::to_string);
             let system = system.unwrap_or_default();
-            log::error!(error:% = cause, system; "a write or sync of the log failed: it takes no more until it is reopened");
+            log::error!(error:% = cause, system:%; "a write or sync of the log failed: it takes no more until it is reopened");
         }
         // Whoever has looked and not yet gone to sleep holds the lock.
         let _progress = self.progress.lock();

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use oarlock_membership::{Cluster, Member};
 use oarlock_transport::{FrameFault, Handler, Lane, PeerInfo, Refusal, Transport};
+use parking_lot::Mutex;
 use raft::eraftpb::Message;
 
 use super::events::{Control, Data};
@@ -27,12 +27,13 @@ pub(super) type Queries = Arc<dyn Fn(&str, Bytes) -> Option<Bytes> + Send + Sync
 pub(super) struct PeerHandler {
     shared: Arc<Shared>,
     queries: Option<Queries>,
-    receiving: AtomicBool,
+    /// Held while a snapshot is received: one at a time.
+    receiving: Mutex<()>,
 }
 
 impl PeerHandler {
     pub(super) fn new(shared: Arc<Shared>, queries: Option<Queries>) -> Self {
-        Self { shared, queries, receiving: AtomicBool::new(false) }
+        Self { shared, queries, receiving: Mutex::new(()) }
     }
 
     fn receive_one(
@@ -148,12 +149,8 @@ impl Handler for PeerHandler {
     ) -> Result<(), Refusal> {
         let message = wire::decode_snapshot(head)
             .map_err(|error| Refusal::Protocol { reason: error.to_string() })?;
-        if self.receiving.swap(true, Ordering::AcqRel) {
-            return Err(Refusal::Busy); // one at a time
-        }
-        let outcome = self.receive_one(from, message, len, content);
-        self.receiving.store(false, Ordering::Release);
-        outcome
+        let Some(_one) = self.receiving.try_lock() else { return Err(Refusal::Busy) };
+        self.receive_one(from, message, len, content)
     }
 
     fn unreachable(&self, peer: u64) {
