@@ -1,9 +1,15 @@
 //! Strangers on the peer port.
 
 use crate::util::SOON;
-use oarlock_tests::{Cluster, Flags, Member, Outcome, eventually, scenario};
+use bytes::Bytes;
+use oarlock_raftnode::transport::{
+    FrameFault, Handler, Identity, Lane, PeerInfo, Refusal, TcpOptions, TcpTransport, Transport,
+};
+use oarlock_tests::{Cluster, Failure, Flags, Member, Outcome, eventually, scenario};
+use parking_lot::Mutex;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Sends `bytes` and waits until the other side hangs up.
@@ -92,25 +98,85 @@ fn resident(pid: u32) -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
+/// The owner of a transport that notes why it was refused.
+#[derive(Default)]
+struct Stranger {
+    refusals: Mutex<Vec<Refusal>>,
+}
+
+impl Handler for Stranger {
+    fn hello(&self, _peer: u64) -> Bytes {
+        Bytes::new()
+    }
+    fn admit(&self, _peer: &PeerInfo) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn receive(&self, _: u64, _: Lane, _: Bytes, _: Vec<Bytes>) -> Result<(), FrameFault> {
+        Ok(())
+    }
+    fn receive_snapshot(
+        &self,
+        _from: u64,
+        _head: Bytes,
+        _len: u64,
+        _content: &mut dyn Read,
+    ) -> Result<(), Refusal> {
+        Err(Refusal::Busy)
+    }
+    fn unreachable(&self, _peer: u64) {}
+    fn refused(&self, _peer: u64, refusal: &Refusal) {
+        self.refusals.lock().push(refusal.clone());
+    }
+    fn members(&self) -> Option<Bytes> {
+        None
+    }
+}
+
+/// Dials `peer_port` as a member of `cluster` that looks for member `looks_for`, until it is refused.
+fn refusal(peer_port: u16, cluster: u64, looks_for: u64) -> Outcome<Refusal> {
+    let stranger = Arc::new(Stranger::default());
+    let transport =
+        TcpTransport::bind(Identity::new(7, cluster), ("127.0.0.1", 0), TcpOptions::new())?;
+    transport.start(stranger.clone())?;
+    transport.add_peer(looks_for, &[format!("http://127.0.0.1:{peer_port}")])?;
+    let refusal = eventually("a refusal", SOON, || stranger.refusals.lock().first().cloned());
+    transport.stop();
+    Ok(refusal?)
+}
+
 #[test]
-fn a_member_of_another_cluster_is_refused() {
+fn a_member_of_another_cluster_and_one_that_looks_for_another_member_are_refused() {
     scenario("wrong-cluster", |scratch| {
         let mut ours = Cluster::start(scratch, 1)?;
-        // Theirs believes that our member is its second one.
+        let port = ours.members[0].flags.peer_port;
+        let id = ours.client(0)?.members()?[0].id;
+        let Refusal::WrongCluster { ours: cluster, theirs: 99 } = refusal(port, 99, id)? else {
+            return Err(Failure::new("refused for another reason"));
+        };
+        let wrong = refusal(port, cluster, id + 1)?;
+        assert_eq!(wrong, Refusal::WrongMember { expected: id + 1, actual: id });
+        assert!(ours.members[0].metric("oarlock_network_refused_total")? >= 2.0);
+        assert!(ours.members[0].process()?.ended().is_none());
+        ours.client(0)?.put("k", "v")?;
+        Ok(())
+    });
+}
+
+/// Its peers all belong to another cluster: it says so before it writes anything.
+#[test]
+fn a_founder_among_strangers_is_told_so() {
+    scenario("strangers", |scratch| {
+        let mut ours = Cluster::start(scratch, 1)?;
         let mut flags = Flags::new(scratch.path(), "theirs")?;
         flags.token = "another".to_owned();
         flags.initial_cluster =
             format!("{},{}", flags.as_initial(), ours.members[0].flags.as_initial());
         let mut theirs = Member::new(scratch, flags)?;
         theirs.spawn()?;
-        eventually("a counted refusal", SOON, || {
-            ours.members[0]
-                .metric("oarlock_network_refused_total")
-                .is_ok_and(|count| count >= 1.0)
-                .then_some(())
-        })?;
+        let status = eventually("its end", SOON, || theirs.process().ok()?.ended())?;
+        assert_eq!(status.code(), Some(78), "{}", theirs.log_text());
+        assert!(theirs.log_text().contains("belong to another one"), "{}", theirs.log_text());
         assert!(ours.members[0].process()?.ended().is_none());
-        ours.client(0)?.put("k", "v")?;
         assert_eq!(ours.client(0)?.members()?.len(), 1);
         Ok(())
     });
