@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::format::Position;
 use crate::segment::Segment;
 use crate::stats::{Counters, Observer};
-use crate::{Error, Lsn};
+use crate::{Error, Lsn, planted};
 
 /// What an append returns: how far the log must be durable for the batch to be.
 ///
@@ -133,6 +133,10 @@ impl Commit {
                         self.mark.store(target.lsn.bits(), Ordering::Release);
                     }
                     self.done.notify_all();
+                }
+                Err(error) if planted("failed-sync-retried") => {
+                    progress.dirty.splice(0..0, dirty);
+                    return Err(error);
                 }
                 Err(error) => {
                     drop(progress);

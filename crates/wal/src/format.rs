@@ -2,7 +2,7 @@
 //!
 //! All numbers are little-endian. Frames and entries begin at multiples of eight.
 
-use crate::Lsn;
+use crate::{Lsn, planted};
 
 mod checkpoint;
 pub(crate) use checkpoint::Checkpoint;
@@ -45,6 +45,7 @@ impl Key {
 
     /// A checksum begun for what stands at `lsn`. A CRC tells any two initial values apart, whatever follows.
     fn hasher(self, lsn: Lsn) -> crc32fast::Hasher {
+        let lsn = if planted("crc-not-keyed") { Lsn::default() } else { lsn };
         let mut x = self.0 ^ lsn.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         x = (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         crc32fast::Hasher::new_with_initial((x ^ x >> 32) as u32)

@@ -57,6 +57,9 @@ mod mmap;
 mod options;
 pub use options::Options;
 
+mod planted;
+use planted::planted;
+
 mod read;
 
 mod read_only;

@@ -12,7 +12,7 @@ use crate::format::{FRAMES_START, Fault, Kind, Lookup, Position, SlotState};
 use crate::format::{first_frame, is_zero, read_frame};
 use crate::segment::{Segment, Surveyed};
 use crate::state::State;
-use crate::{Damage, EntryId, Error, Lsn, SegmentId};
+use crate::{Damage, EntryId, Error, Lsn, SegmentId, planted};
 
 /// What a log says.
 #[derive(Debug)]
@@ -178,7 +178,22 @@ impl Walk {
 
     fn verdict(mut self, segments: &[Surveyed]) -> Result<Scan, Error> {
         let (end, proven) = (self.scan.end, self.scan.proven);
+        if planted("stop-at-first-bad-frame")
+            || planted("zero-length-means-end")
+                && matches!(
+                    self.faults[..],
+                    [Fault { damage: Damage::Bounds { found: 0 }, .. }, ..]
+                )
+        {
+            self.scan.state.settle();
+            return Ok(self.scan);
+        }
         if proven > end.lsn {
+            return Err(self.damage(segments));
+        }
+        if planted("next-segment-refused-behind-a-torn-one")
+            && self.scan.junk.iter().any(|junk| junk.segment.id > end.lsn.segment())
+        {
             return Err(self.damage(segments));
         }
         // Marks at or before the end that named no frame's end. Older than the oldest segment, they may.

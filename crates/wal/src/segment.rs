@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::error::is_full;
 use crate::format::{FRAMES_START, HEADER_COPIES, Key, Position, SegmentHeader, Slot};
 use crate::vfs::{File, Vfs};
-use crate::{Damage, Entry, Error, Lsn, SegmentId, format};
+use crate::{Damage, Entry, Error, Lsn, SegmentId, format, planted};
 
 mod pool;
 pub(crate) use pool::{Layout, Pool};
@@ -76,7 +76,7 @@ impl Segment {
                 file.sync_all()?;
             }
             vfs.rename(&temporary, &path)?;
-            if sync {
+            if sync && !planted("no-directory-sync") {
                 vfs.sync_dir(dir)?;
             }
             Ok(file)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::format::{Checkpoint, Frame, Kind, MAX_TERM};
 use crate::index::Index;
-use crate::{Batch, EntryId, Error, HardState, SnapshotMark};
+use crate::{Batch, EntryId, Error, HardState, SnapshotMark, planted};
 
 /// The log's contents after some position.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl State {
             self.install(mark.clone());
         }
         if let Some(first) = batch.entries.first() {
-            self.index.truncate(first.index);
+            self.index.truncate(first.index + u64::from(planted("overwrite-off-by-one")));
             for (entry, offset) in batch.entries.iter().zip(offsets) {
                 self.index.push(*offset, entry.term);
             }
@@ -125,7 +125,9 @@ impl State {
     }
 
     fn install(&mut self, mark: SnapshotMark) {
-        self.index.reset(mark.id());
+        if !planted("stale-entries-after-install") || self.index.last() <= mark.index {
+            self.index.reset(mark.id());
+        }
         self.mark = Some(mark);
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{Checkpoint, FRAMES_START, Key, padded, u32_at, u64_at};
-use crate::{Damage, HardState, Lsn, SegmentId, SnapshotMark};
+use crate::{Damage, HardState, Lsn, SegmentId, SnapshotMark, planted};
 
 /// Bytes in front of a frame's body.
 pub(super) const FRAME_HEADER: usize = 40;
@@ -182,6 +182,9 @@ pub(crate) fn read_frame(
         return Err(fault(Damage::Bounds { found: rest.len() as u32 }));
     };
     let (crc, len) = (u32_at(header, 0), u32_at(header, 4));
+    if len == 0 && planted("zero-length-means-end") {
+        return Err(fault(Damage::Bounds { found: 0 }));
+    }
     let expected = key.crc(lsn, &header[4..]);
     if crc != expected {
         return Err(fault(Damage::Checksum { expected, found: crc }));
