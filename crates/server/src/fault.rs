@@ -53,7 +53,9 @@ pub(crate) fn log(error: &WalError, dir: &Path) -> Failure {
         WalError::NoSpace { path, .. } => Failure::from_error(Kind::Io, error)
             .at(path, None)
             .help("make room on the disk, then start again"),
-        WalError::Io { path, source, .. } => io_failure(error, source).at(path, None),
+        WalError::Io { path, source, .. } | WalError::NotPrepared { path, source } => {
+            io_failure(error, source).at(path, None)
+        }
         other => Failure::from_error(Kind::Io, other).help(LOOK_AT_DISK),
     }
 }

@@ -96,6 +96,17 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The next segment could not be prepared, and not for want of space: no file descriptor was left, say. The log is
+    /// whole and readable; nothing of the batch was written. Try again: what a failed preparation leaves counts for
+    /// nothing, and the next one begins anew.
+    #[error("cannot prepare {}", path.display())]
+    NotPrepared {
+        /// The segment that could not be made.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
     /// An earlier write or sync failed, so nobody knows what the disk holds: reopen to recover. It is never retried,
     /// because a second sync may claim success without having written anything.
     #[error("the log is poisoned by an earlier i/o failure")]

@@ -29,6 +29,8 @@
 //! It starts no thread unasked ([`Maintainer`] is one you may ask for), and it does not repair bit rot. Opening reads
 //! every segment once. The README argues each promise; `docs/wal-format.md` in the repository has the bytes.
 
+mod bell;
+
 mod commit;
 pub use commit::Ticket;
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
+use crate::bell::Bell;
 use crate::commit::{Commit, Ticket};
 use crate::format::{FRAMES_START, Position, checkpoint_len};
 use crate::recover::Recovery;
@@ -49,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) unfinished: Mutex<Vec<Arc<Segment>>>,
     pub(crate) counters: Counters,
     pub(crate) observer: Arc<dyn Observer>,
+    /// Rung when there is something to look after: a segment was begun, or the log is closed.
+    pub(crate) bell: Arc<Bell>,
     recovery: Recovery,
     closed: AtomicBool,
     /// Held shared by whoever changes files but is no append: the lock is not given back under its hands.
@@ -82,6 +85,7 @@ impl Wal {
             unfinished: Mutex::new(unfinished),
             counters: Counters::default(),
             observer,
+            bell: Arc::default(),
             recovery,
             closed: AtomicBool::new(false),
             upkeep: RwLock::new(()),
@@ -98,8 +102,8 @@ impl Wal {
     ///
     /// # Errors
     /// Refused, with nothing written: [`Error::Gap`], [`Error::TermTooLarge`], [`Error::MarkOutOfRange`],
-    /// [`Error::MarkTerm`], [`Error::TooLarge`], [`Error::NoSpace`] (try again later), [`Error::Closed`],
-    /// [`Error::Poisoned`]. [`Error::Io`] poisons the log.
+    /// [`Error::MarkTerm`], [`Error::TooLarge`], [`Error::NoSpace`] and [`Error::NotPrepared`]
+    /// (try again later), [`Error::Closed`], [`Error::Poisoned`]. [`Error::Io`] poisons the log.
     pub fn append(&self, batch: &Batch<'_>) -> Result<Ticket, Error> {
         let inner = &*self.inner;
         let mut writer = inner.writer.lock();
@@ -299,10 +303,10 @@ impl Inner {
         self.commit.wait(lsn, &*self.observer, &self.counters)
     }
 
-    /// Poisons the log if this is a failure (O13).
+    /// Poisons the log if this is a failure (O13): of a write or a sync that counts, that is, not of a preparation.
     pub(crate) fn or_poison<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &result
-            && !matches!(error, Error::NoSpace { .. })
+            && !matches!(error, Error::NoSpace { .. } | Error::NotPrepared { .. })
         {
             self.commit.poison(error);
         }
@@ -325,6 +329,7 @@ impl Inner {
         let _alone = self.upkeep.write(); // nobody prepares, marks or releases any more
         let closed = self.wait(self.commit.written().lsn).and_then(|()| self.write_marks());
         drop(lock);
+        self.bell.ring();
         closed
     }
 }
@@ -336,5 +341,6 @@ impl Drop for Inner {
         {
             log::warn!(error:% = error; "the log could not be closed cleanly");
         }
+        self.bell.ring();
     }
 }

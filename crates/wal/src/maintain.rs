@@ -1,12 +1,11 @@
 //! What keeps the log fast and provable, off the append path: three calls, and a thread that makes them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
+use crate::bell::Bell;
 use crate::log::Inner;
 use crate::{Error, Lsn, Wal};
 
@@ -14,7 +13,8 @@ impl Wal {
     /// Prepares segments until two are ready, so that a roll needs neither zeros nor a sync. Says how many it made.
     ///
     /// # Errors
-    /// [`Error::NoSpace`]: appends go on while what is ready lasts ([`space_left`](Self::space_left)). [`Error::Io`]
+    /// [`Error::NoSpace`] and [`Error::NotPrepared`]: appends go on while what is ready lasts
+    /// ([`space_left`](Self::space_left)); try again later. [`Error::Io`], when the directory could not be synced,
     /// poisons the log.
     pub fn prepare(&self) -> Result<usize, Error> {
         let _open = self.inner.keep_open()?;
@@ -58,12 +58,16 @@ impl Inner {
             return Ok(0); // nothing is known to be durable
         }
         let mut finished = 0;
-        let mut left = self.unfinished.lock();
-        while let Some(segment) = left.first().filter(|s| s.id < durable.lsn.segment()) {
+        let next = || {
+            let left = self.unfinished.lock();
+            left.first().filter(|s| s.id < durable.lsn.segment()).cloned()
+        };
+        // The list is not locked while the disk works: a roll adds to it.
+        while let Some(segment) = next() {
             let wrote = self.or_poison(segment.write_slot(durable, true))?;
             self.counters.marks.fetch_add(wrote.into(), Ordering::Relaxed);
-            finished += 1;
-            left.remove(0);
+            finished += usize::from(wrote);
+            self.unfinished.lock().retain(|other| other.id != segment.id);
         }
         Ok(finished)
     }
@@ -82,17 +86,18 @@ impl Inner {
     }
 }
 
-/// How often a maintainer looks. Twice within the 100 ms in which an idle log is marked.
+/// How often a maintainer looks unasked. Twice within the 100 ms in which an idle log is marked.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// A thread that keeps a log prepared and marked. The log starts none by itself: its owner may have a better place to
-/// make these calls from.
+/// A thread that keeps a log prepared and marked: it wakes when a segment is begun, and looks for an idle log every
+/// 50 ms. The log starts none by itself: its owner may have a better place to make these calls from.
 ///
 /// Dropping it stops the thread and waits for it. It does not keep the log open, and ends when that is closed or
-/// poisoned.
+/// poisoned. What can be tried again it tries again.
 #[derive(Debug)]
 pub struct Maintainer {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    stop: Arc<AtomicBool>,
+    bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -102,65 +107,77 @@ impl Maintainer {
     /// # Errors
     /// [`Error::Io`] if the operating system refuses to.
     pub fn spawn(log: &Wal) -> Result<Self, Error> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (inner, signal) = (Arc::downgrade(&log.inner), stop.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let bell = log.inner.bell.clone();
+        let (inner, stopped, rung) = (Arc::downgrade(&log.inner), stop.clone(), bell.clone());
         let thread = std::thread::Builder::new()
             .name("oarlock-wal".into())
-            .spawn(move || run(&inner, &signal))
+            .spawn(move || run(&inner, &stopped, &rung))
             .map_err(Error::io("start a thread for", &log.inner.pool.layout.dir))?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, bell, thread: Some(thread) })
     }
 }
 
 impl Drop for Maintainer {
     fn drop(&mut self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // it does not panic; if it did, the log goes on without it
         }
     }
 }
 
-fn run(log: &Weak<Inner>, (stop, signal): &(Mutex<bool>, Condvar)) {
-    let mut durable = Lsn::default();
-    let mut full = false;
-    loop {
+fn run(log: &Weak<Inner>, stop: &AtomicBool, bell: &Bell) {
+    let mut seen = Lsn::default();
+    let mut heard = 0;
+    let mut refused = false;
+    while !stop.load(Ordering::Acquire) {
         let Some(inner) = log.upgrade() else { return };
         let wal = Wal { inner };
-        let now = wal.inner.commit.durable().lsn;
-        let idle = now == durable;
-        durable = now;
-        let done = wal.finish_segment().and_then(|_| if idle { wal.idle() } else { Ok(false) });
+        // What a roll may wait for comes first.
         let prepared = match wal.prepare() {
-            Err(Error::NoSpace { path, source }) => {
-                if !full {
+            Err(error @ (Error::NoSpace { .. } | Error::NotPrepared { .. })) => {
+                if !refused {
                     let left = wal.space_left();
-                    log::warn!(path:% = path.display(), left, error:% = source; "no space for the next segment");
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    log::warn!(left, error:%, cause:?; "the next segment is not ready; trying again");
                 }
-                full = true;
+                refused = true;
                 Ok(())
             }
             prepared => {
-                full = false;
+                refused = false;
                 prepared.map(drop)
             }
         };
-        match done.and(Ok(())).and(prepared) {
-            Ok(()) => {}
-            Err(Error::Closed | Error::Poisoned) => return,
-            Err(error) => {
-                log::error!(error:% = error; "maintenance of the log failed");
-                return;
-            }
-        }
+        let done = prepared.and_then(|()| wal.finish_segment());
         drop(wal);
-        let mut stopped = stop.lock();
-        if !*stopped {
-            signal.wait_for(&mut stopped, PERIOD);
-        }
-        if *stopped {
+        if ended(done) {
             return;
+        }
+        if bell.listen(&mut heard, PERIOD) {
+            continue;
+        }
+        // Nothing was begun for a while; perhaps nothing was synced either.
+        let Some(inner) = log.upgrade() else { return };
+        let wal = Wal { inner };
+        let now = wal.inner.commit.durable().lsn;
+        let idle = now == std::mem::replace(&mut seen, now);
+        if ended(if idle { wal.idle() } else { Ok(false) }) {
+            return;
+        }
+    }
+}
+
+/// Whether there is nothing left to look after.
+fn ended<T>(done: Result<T, Error>) -> bool {
+    match done {
+        Ok(_) => false,
+        Err(Error::Closed | Error::Poisoned) => true,
+        Err(error) => {
+            log::error!(error:% = error; "maintenance of the log failed");
+            true
         }
     }
 }

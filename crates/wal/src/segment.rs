@@ -49,6 +49,9 @@ impl Segment {
     /// Makes a segment that is durable under its final name, every block written, with what `fill` adds to the headers.
     /// A crash before the end leaves a temporary file at most, so a segment under its own name is always whole; one
     /// that had the name before is replaced at once.
+    ///
+    /// A failure leaves nothing that counts and can be tried again, but for that of the directory's sync, which is an
+    /// [`Error::Io`].
     pub(crate) fn make(
         vfs: &dyn Vfs,
         dir: &Path,
@@ -76,23 +79,25 @@ impl Segment {
                 file.sync_all()?;
             }
             vfs.rename(&temporary, &path)?;
-            if sync && !planted("no-directory-sync") {
-                vfs.sync_dir(dir)?;
-            }
             Ok(file)
         };
-        match make() {
-            Ok(file) => Ok(Self::new(header, path, file, None)),
+        let file = match make() {
+            Ok(file) => file,
             Err(source) => {
                 // Not worth a second error: what is left is removed by the next try or the next open.
                 let _ = vfs.remove(&temporary);
-                Err(if is_full(&source) {
+                return Err(if is_full(&source) {
                     Error::NoSpace { path, source }
                 } else {
-                    Error::Io { op: "prepare segment", path, source }
-                })
+                    Error::NotPrepared { path, source }
+                });
             }
+        };
+        if sync && !planted("no-directory-sync") {
+            // Unlike the rest, this is about names that count.
+            vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
         }
+        Ok(Self::new(header, path, file, None))
     }
 
     /// Puts a copy in the segment's place, with the frames before `end`, zeros behind, and its newest mark slot; or,

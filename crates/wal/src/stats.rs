@@ -44,6 +44,10 @@ pub trait Observer: fmt::Debug + Send + Sync {
     }
 
     /// A segment has been begun. `prepared` says that it was ready; if not, an append has just waited for it.
+    ///
+    /// Called with the append lock held, so do nothing with the log here. Where no [`Maintainer`](crate::Maintainer)
+    /// looks after it, this is the moment to wake the thread that does, for [`Wal::prepare`](crate::Wal::prepare): at
+    /// full speed a segment lasts for tens of milliseconds only.
     fn roll(&self, prepared: bool) {
         let _ = prepared;
     }

@@ -100,6 +100,7 @@ impl Writer {
             let counters = &inner.counters;
             counters.rolls.fetch_add(1, Ordering::Relaxed);
             counters.foreground_rolls.fetch_add(u64::from(!prepared), Ordering::Relaxed);
+            inner.bell.ring();
             inner.observer.roll(prepared);
 
             let mut state = inner.state.write();

@@ -308,6 +308,9 @@ fn log_error(error: oarlock_wal::Error) -> LogError {
         Error::Corrupt { .. } | Error::UnknownVersion { .. } => {
             LogError::Corrupt { detail: error.to_string() }
         }
+        Error::NotPrepared { ref source, .. } => {
+            LogError::Io { op: "make room in", source: io::Error::new(source.kind(), error) }
+        }
         Error::Io { op, ref source, .. } => {
             // The path is in the text.
             LogError::Io { op, source: io::Error::new(source.kind(), error) }

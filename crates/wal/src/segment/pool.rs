@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Segment;
 use crate::format::{FRAMES_START, SegmentHeader};
@@ -83,6 +83,7 @@ impl Pool {
             let segment = self.make(&mut next)?;
             self.ready.lock().push_back(segment);
             made += 1;
+            MutexGuard::unlock_fair(next); // an append that waits for this segment comes before the next one is made
         }
     }
 

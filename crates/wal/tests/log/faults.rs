@@ -133,11 +133,35 @@ fn any_failing_call_loses_nothing_acknowledged() {
     assert!(failed > 60, "only {failed} calls failed");
 }
 
+/// A preparation touches nothing that counts: whatever fails there can be tried again, and nobody is poisoned.
 #[test]
-fn a_failed_sync_while_releasing_or_preparing_poisons_too() {
+fn a_preparation_that_fails_can_be_tried_again() {
+    for op in [Op::Create, Op::Write, Op::Sync, Op::Rename] {
+        let disk = SimDisk::new();
+        let log = options(&disk).create(DIR, b"").expect("creates");
+        append(&log, &Batch::of(&large(1..=18, 1, 1000)));
+        disk.fail_from(op, 1, Fault::Io);
+        let error = log.prepare().expect_err("fails");
+        assert!(matches!(error, Error::NotPrepared { .. }), "{op:?}: {error}");
+        disk.heal();
+        disk.fail_nth(op, 1, Fault::Io);
+        let batch = large(19..=30, 1, 1000);
+        let error = log.append(&Batch::of(&batch)).expect_err("has to prepare a segment itself");
+        assert!(matches!(error, Error::NotPrepared { .. }), "{op:?}: {error}");
+        assert_eq!((log.last_index(), all(&log).len()), (18, 18), "{op:?}");
+        append(&log, &Batch::of(&batch));
+        assert_eq!(log.prepare().expect("prepares"), 2, "{op:?}");
+        let log = reopen(&disk.reboot(Unsynced::Lost)).expect("opens");
+        assert_eq!((log.last_index(), log.recovery().temporaries.len()), (30, 0), "{op:?}");
+    }
+}
+
+/// Unlike what else a preparation does, syncing the directory is about names that count.
+#[test]
+fn a_failed_sync_of_the_directory_poisons() {
     let disk = SimDisk::new();
     let log = options(&disk).create(DIR, b"").expect("creates");
-    disk.fail_nth(Op::Sync, 1, Fault::Io);
+    disk.fail_nth(Op::SyncDir, 1, Fault::Io);
     assert!(matches!(log.prepare(), Err(Error::Io { .. })));
     assert!(matches!(log.append(&Batch::of(&run(1..=1, 1))), Err(Error::Poisoned)));
 

@@ -191,6 +191,37 @@ fn closing_waits_for_a_segment_in_the_making() {
     assert_eq!(reopen(&disk).expect("opens").stats().segments, 3);
 }
 
+/// The next segments must not wait for the next look at the clock.
+#[test]
+fn a_roll_wakes_the_maintainer() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let _maintainer = Maintainer::spawn(&log).expect("starts");
+    let begun = Instant::now();
+    let mut index = 1;
+    while log.stats().rolls < 40 {
+        until("two segments ahead", || log.stats().segments >= log.stats().rolls + 3);
+        append(&log, &Batch::of(&large(index..index + 10, 1, 1800)));
+        index += 10;
+    }
+    assert_eq!(log.stats().foreground_rolls, 0);
+    let took = begun.elapsed(); // a look every 50 ms would take 2 s
+    assert!(took < Duration::from_secs(1), "40 rolls took {took:?}");
+}
+
+#[test]
+fn a_maintainer_goes_on_when_a_segment_could_not_be_prepared() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    disk.fail_from(Op::Create, 1, Fault::Io);
+    let _maintainer = Maintainer::spawn(&log).expect("starts");
+    let tries = disk.count(Op::Create) + 2;
+    until("a second try", || disk.count(Op::Create) > tries);
+    disk.heal();
+    until("two segments ahead", || log.stats().segments == 3);
+    append(&log, &Batch::of(&run(1..=1, 1)));
+}
+
 #[test]
 fn a_ticket_of_another_log_does_not_wait_for_ever() {
     let logs = [SimDisk::new(), SimDisk::new()]
