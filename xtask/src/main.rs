@@ -29,8 +29,9 @@ usage: cargo xtask <task>
                      --rounds N   --members 1|3   --writers N   --seed S
   planted [crate ...]
                      bugs planted on purpose: each must be caught by its named test
-  bench wal [options]
-                     the log beside its peers and the physical limit; builds them first
+  bench wal|raftnode [options]
+                     the log beside its peers, or the node beside raft-rs and a plain loop, and the physical limit;
+                     builds them first
                      --only A,B   --quick   --list   --dir DIR   --out DIR   --seconds N
   codegen [--check]  Rust from crates/server/proto (no protoc needed)";
 

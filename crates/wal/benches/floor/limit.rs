@@ -16,7 +16,7 @@ const HEADER: usize = 16;
 
 /// Writes: a file whose blocks were all written before, begun anew when its end is reached.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub struct Written {
     file: File,
     size: u64,
     at: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Written {
 
 impl Written {
     /// Makes the file, durably.
-    pub(crate) fn create(path: &Path, size: u64) -> io::Result<Self> {
+    pub fn create(path: &Path, size: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         for offset in (0..size).step_by(ZEROS.len()) {
             let piece = ZEROS.len().min((size - offset) as usize);
@@ -35,7 +35,7 @@ impl Written {
     }
 
     /// One positioned write, and an fdatasync if asked for.
-    pub(crate) fn append(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
+    pub fn append(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
         if self.at + bytes.len() as u64 > self.size {
             self.at = 0;
         }
@@ -47,14 +47,14 @@ impl Written {
 
 /// Reads: a map of payloads with room for a header before each.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub struct Records {
     map: Bytes,
     record: usize,
 }
 
 impl Records {
     /// Makes a file of `n` records with payloads of `len` bytes out of `noise`.
-    pub(crate) fn create(path: &Path, noise: &[u8], len: usize, n: usize) -> io::Result<()> {
+    pub fn create(path: &Path, noise: &[u8], len: usize, n: usize) -> io::Result<()> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         let record = record(len);
         let piece = noise.len() / record;
@@ -66,24 +66,24 @@ impl Records {
     }
 
     /// Maps the file. Nothing is read yet.
-    pub(crate) fn open(path: &Path, len: usize) -> io::Result<Self> {
+    pub fn open(path: &Path, len: usize) -> io::Result<Self> {
         let file = RealVfs.open(path, Access::Read)?;
         let map = file.view(0, file.len()? as usize)?;
         Ok(Self { map, record: record(len) })
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.map.len() / self.record
     }
 
     /// The checksum of one record.
-    pub(crate) fn check(&self, at: usize) -> u32 {
+    pub fn check(&self, at: usize) -> u32 {
         let start = at * self.record;
         crc32fast::hash(&self.map[start + 4..start + self.record])
     }
 
     /// The checksums of `n` records in a row, each for itself.
-    pub(crate) fn check_range(&self, first: usize, n: usize) -> u32 {
+    pub fn check_range(&self, first: usize, n: usize) -> u32 {
         (first..first + n).fold(0, |all, at| all ^ self.check(at))
     }
 }

@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
+#[expect(unreachable_pub, reason = "they are a part of another crate too")]
 mod limit;
+#[expect(unreachable_pub, reason = "they are a part of another crate too")]
 mod turns;
 
 use std::error::Error;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// What a contender does when it is its turn: a few operations, and a sample for each.
-pub(crate) type Turn<'a, E> = Box<dyn FnMut(&mut Vec<f64>) -> Result<(), E> + 'a>;
+pub type Turn<'a, E> = Box<dyn FnMut(&mut Vec<f64>) -> Result<(), E> + 'a>;
 
 /// Rounds that are always taken, however slow they are.
 const MIN_ROUNDS: usize = 5;
@@ -13,28 +13,25 @@ const BLOCKS: usize = 9;
 
 /// How long a run goes on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    pub(crate) time: Duration,
-    pub(crate) rounds: usize,
+pub struct Budget {
+    pub time: Duration,
+    pub rounds: usize,
 }
 
 /// What the samples of one contender say, in the samples' own unit.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Summary {
+pub struct Summary {
     /// The median of the medians of blocks.
-    pub(crate) p50: f64,
+    pub p50: f64,
     /// The figure least touched by noise.
-    pub(crate) p10: f64,
-    pub(crate) p99: f64,
-    pub(crate) samples: usize,
+    pub p10: f64,
+    pub p99: f64,
+    pub samples: usize,
 }
 
 /// Lets everybody take turns until the budget is used up. The first round warms up and does not count; of the others
 /// every second one goes backwards, so that nobody always follows the same one.
-pub(crate) fn take_turns<E>(
-    contenders: &mut [Turn<'_, E>],
-    budget: Budget,
-) -> Result<Vec<Vec<f64>>, E> {
+pub fn take_turns<E>(contenders: &mut [Turn<'_, E>], budget: Budget) -> Result<Vec<Vec<f64>>, E> {
     let n = contenders.len();
     let mut samples = vec![Vec::new(); n];
     let begun = Instant::now();
@@ -54,7 +51,7 @@ pub(crate) fn take_turns<E>(
 }
 
 /// Runs `operation` and says how many nanoseconds it took.
-pub(crate) fn timed<T, E>(operation: impl FnOnce() -> Result<T, E>) -> Result<f64, E> {
+pub fn timed<T, E>(operation: impl FnOnce() -> Result<T, E>) -> Result<f64, E> {
     let begun = Instant::now();
     let done = std::hint::black_box(operation()?);
     let took = begun.elapsed().as_nanos() as f64;
@@ -63,7 +60,7 @@ pub(crate) fn timed<T, E>(operation: impl FnOnce() -> Result<T, E>) -> Result<f6
 }
 
 /// Sums samples up, in the order in which they were taken.
-pub(crate) fn summary(samples: &[f64]) -> Summary {
+pub fn summary(samples: &[f64]) -> Summary {
     let block = samples.len().div_ceil(BLOCKS).max(1);
     let medians: Vec<f64> = samples.chunks(block).map(|block| quantile(block, 0.5)).collect();
     Summary {

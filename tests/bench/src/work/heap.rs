@@ -1,9 +1,9 @@
 //! Memory that entries take while they are in the log.
 
-use std::path::Path;
 use std::process::Command;
 
 use super::{Noise, Work};
+use crate::args::Args;
 use crate::peers::{Batch, Log, Oarlock, Who};
 use crate::report::{Bound, Row, Unit};
 use crate::turns::summary;
@@ -49,8 +49,9 @@ pub(super) const HEAP: Work = Work {
 };
 
 /// The process of one log: prints bytes per entry.
-pub(crate) fn child(name: &str, dir: &Path) -> Result<()> {
-    let who = Who::named(name).ok_or("nobody of that name")?;
+pub(crate) fn child(args: &Args) -> Result<()> {
+    let who = args.child.as_deref().and_then(Who::named).ok_or("nobody of that name")?;
+    let dir = &*args.dir;
     let mut log: Box<dyn Log> = match who {
         Who::Oarlock => Box::new(Oarlock::create(dir, SEGMENT)?),
         _ => who.create_to_read(dir)?,

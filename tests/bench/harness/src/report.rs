@@ -5,75 +5,78 @@ use std::fs;
 use std::path::Path;
 
 use crate::turns::Summary;
-use crate::{Result, chart, work};
+use crate::{Bench, Result, chart};
 
 /// Everything measured so far.
 #[derive(Default)]
-pub(crate) struct Report {
-    pub(crate) rows: Vec<Row>,
+pub struct Report {
+    pub rows: Vec<Row>,
 }
 
 /// One case of a workload: what each contender took, and what was asked of it.
-pub(crate) struct Row {
-    pub(crate) work: &'static str,
-    pub(crate) case: String,
-    pub(crate) unit: Unit,
-    pub(crate) cells: Vec<Cell>,
-    pub(crate) checks: Vec<Check>,
+pub struct Row {
+    pub work: &'static str,
+    pub case: String,
+    pub unit: Unit,
+    pub cells: Vec<Cell>,
+    pub checks: Vec<Check>,
     /// What explains the figures.
     notes: Vec<String>,
 }
 
-pub(crate) struct Cell {
-    pub(crate) name: String,
-    pub(crate) summary: Summary,
+pub struct Cell {
+    pub name: String,
+    pub summary: Summary,
 }
 
 /// How samples are shown. Less is better in all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
+pub enum Unit {
     Nanoseconds,
     Microseconds,
     Milliseconds,
     Bytes,
+    Mebibytes,
 }
 
 /// A target, and what came of it.
-pub(crate) struct Check {
-    pub(crate) what: String,
-    pub(crate) measured: f64,
-    pub(crate) bound: Bound,
+pub struct Check {
+    pub what: String,
+    pub measured: f64,
+    pub bound: Bound,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Bound {
+pub enum Bound {
     AtMost(f64),
     AtLeast(f64),
 }
 
 impl Unit {
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Nanoseconds => "ns",
             Self::Microseconds => "us",
             Self::Milliseconds => "ms",
             Self::Bytes => "B",
+            Self::Mebibytes => "MiB",
         }
     }
 
     /// A sample (nanoseconds or bytes) as it is shown, to three digits.
-    pub(crate) fn show(self, sample: f64) -> String {
+    pub fn show(self, sample: f64) -> String {
         let value = match self {
             Self::Nanoseconds | Self::Bytes => sample,
             Self::Microseconds => sample / 1e3,
             Self::Milliseconds => sample / 1e6,
+            Self::Mebibytes => sample / (1 << 20) as f64,
         };
         digits(value)
     }
 }
 
 /// Three digits that matter.
-pub(crate) fn digits(value: f64) -> String {
+pub fn digits(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 || v == 0.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
@@ -83,7 +86,7 @@ pub(crate) fn digits(value: f64) -> String {
 }
 
 impl Check {
-    pub(crate) fn reached(&self) -> bool {
+    pub fn reached(&self) -> bool {
         match self.bound {
             Bound::AtMost(bound) => self.measured <= bound,
             Bound::AtLeast(bound) => self.measured >= bound,
@@ -103,7 +106,7 @@ impl Check {
 }
 
 impl Row {
-    pub(crate) fn new(work: &'static str, case: impl Into<String>, unit: Unit) -> Self {
+    pub fn new(work: &'static str, case: impl Into<String>, unit: Unit) -> Self {
         Self {
             work,
             case: case.into(),
@@ -114,20 +117,20 @@ impl Row {
         }
     }
 
-    pub(crate) fn cell(&mut self, name: impl Into<String>, summary: Summary) {
+    pub fn cell(&mut self, name: impl Into<String>, summary: Summary) {
         self.cells.push(Cell { name: name.into(), summary });
     }
 
-    pub(crate) fn check(&mut self, what: impl Into<String>, measured: f64, bound: Bound) {
+    pub fn check(&mut self, what: impl Into<String>, measured: f64, bound: Bound) {
         self.checks.push(Check { what: what.into(), measured, bound });
     }
 
-    pub(crate) fn note(&mut self, text: impl Into<String>) {
+    pub fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
 
     /// The median of a contender; not a number if it did not take part.
-    pub(crate) fn p50(&self, name: &str) -> f64 {
+    pub fn p50(&self, name: &str) -> f64 {
         let cell = self.cells.iter().find(|cell| cell.name == name);
         cell.map_or(f64::NAN, |cell| cell.summary.p50)
     }
@@ -137,7 +140,7 @@ impl Row {
         self.cells.first().map_or(f64::NAN, |cell| cell.summary.p50)
     }
 
-    pub(crate) fn print(&self) {
+    pub fn print(&self) {
         println!("\n{} · {} ({})", self.work, self.case, self.unit.name());
         for Cell { name, summary } in &self.cells {
             let [p50, p10, p99] =
@@ -157,34 +160,30 @@ impl Row {
 }
 
 impl Report {
-    pub(crate) fn print_verdicts(&self) {
+    pub fn print_verdicts(&self) {
         let checks: Vec<&Check> = self.rows.iter().flat_map(|row| &row.checks).collect();
         let reached = checks.iter().filter(|check| check.reached()).count();
         println!("\n{reached} of {} targets reached", checks.len());
     }
 
-    /// Writes `wal.md` and a chart for every workload.
-    pub(crate) fn write(&self, out: &Path, machine: &str) -> Result<()> {
+    /// Writes the bench's page, and a chart for every workload.
+    pub fn write(&self, out: &Path, bench: &Bench, machine: &str) -> Result<()> {
         fs::create_dir_all(out)?;
-        let mut page = format!(
-            "# oarlock-wal beside its peers and the physical limit\n\n\
-             Made by `cargo xtask bench wal`. {machine}.\n\n\
-             Contenders took turns, operation by operation; p50 is the median of the medians of nine blocks, p10 the figure \
-             least touched by noise. Absolute figures belong to this machine and hour; only ratios within a table mean \
-             anything. What falls short of its target is shown as it is; the [README](README.md) says why.\n"
-        );
+        let Bench { name, title, about, .. } = bench;
+        let mut page =
+            format!("# {title}\n\nMade by `cargo xtask bench {name}`. {machine}.\n\n{about}\n");
         self.targets(&mut page)?;
-        for work in work::ALL {
+        for work in bench.works {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.work == work.name).collect();
             if rows.is_empty() {
                 continue;
             }
-            let chart = format!("wal-{}.svg", work.name);
+            let chart = format!("{name}-{}.svg", work.name);
             fs::write(out.join(&chart), chart::draw(work.title, &rows))?;
             writeln!(page, "\n## {}\n\n![{}]({chart})\n\n{}", work.title, work.title, work.notes)?;
             rows.iter().try_for_each(|row| row.table(&mut page))?;
         }
-        Ok(fs::write(out.join("wal.md"), page)?)
+        Ok(fs::write(out.join(format!("{name}.md")), page)?)
     }
 
     fn targets(&self, page: &mut String) -> Result<()> {

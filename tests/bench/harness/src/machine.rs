@@ -12,7 +12,7 @@ const STAY: &str = "OARLOCK_BENCH_NO_CHRT";
 
 /// Whether the scheduler lets this process run as soon as its sync is done.
 #[derive(Debug)]
-pub(crate) enum Priority {
+pub enum Priority {
     RealTime,
     /// On a busy machine everybody then waits for the scheduler's tick after a sync.
     Ordinary(&'static str),
@@ -20,7 +20,7 @@ pub(crate) enum Priority {
 
 impl Priority {
     /// Starts this process anew under `chrt -r 1`, if that is allowed.
-    pub(crate) fn raise() -> Self {
+    pub fn raise() -> Self {
         if std::env::var_os(RAISED).is_some() {
             return Self::RealTime;
         }
@@ -71,7 +71,7 @@ fn file_system(dir: &Path) -> String {
 }
 
 /// A sync costs nothing in memory, so there is nothing to measure there.
-pub(crate) fn refuse_memory(dir: &Path) -> Result<()> {
+pub fn refuse_memory(dir: &Path) -> Result<()> {
     match file_system(dir).as_str() {
         kind @ ("tmpfs" | "ramfs" | "devtmpfs") => {
             Err(format!("{} is on {kind}: choose a real disk with --dir", dir.display()).into())
@@ -81,7 +81,7 @@ pub(crate) fn refuse_memory(dir: &Path) -> Result<()> {
 }
 
 /// One paragraph: date, commit, machine, disk, priority, load.
-pub(crate) fn describe(dir: &Path, priority: &Priority) -> String {
+pub fn describe(dir: &Path, priority: &Priority) -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name"));
     let cpu = cpu.map_or("unknown processor", |model| model.trim_start_matches([' ', '\t', ':']));
@@ -108,7 +108,7 @@ fn said(program: &str, args: &[&str]) -> String {
 }
 
 /// Anonymous memory of this process, in bytes: what is on its heaps and stacks.
-pub(crate) fn anonymous() -> Result<u64> {
+pub fn anonymous() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no RssAnon")?;
