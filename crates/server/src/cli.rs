@@ -1,11 +1,14 @@
 //! The command line, and the environment behind it, in etcd's spelling.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     parser::ValueSource,
 };
+
+mod wal;
+pub(crate) use wal::{DumpFlags, Payload, WalTool};
 
 /// Prefix of every environment variable that stands for a flag, as in etcd.
 const ENV_PREFIX: &str = "ETCD_";
@@ -31,46 +34,6 @@ pub(crate) enum Tool {
     /// Look at a log without changing it.
     #[command(subcommand)]
     Wal(WalTool),
-}
-
-/// What can be done with a log. Nothing here needs the member to be stopped, and nothing writes.
-#[derive(Debug, Subcommand)]
-pub(crate) enum WalTool {
-    /// Print what the log of a member holds, a line each.
-    Dump {
-        #[command(flatten)]
-        place: LogPlace,
-        /// First index to print [default: the first there is].
-        #[arg(long, value_name = "INDEX")]
-        start_index: Option<u64>,
-        /// Index to stop before [default: one more than the last].
-        #[arg(long, value_name = "INDEX")]
-        end_index: Option<u64>,
-    },
-    /// Read every byte of the log of a member and check it.
-    Verify {
-        #[command(flatten)]
-        place: LogPlace,
-    },
-}
-
-/// Where a log is that is looked at: given as to `etcd-dump-logs`, or by the server's flag.
-#[derive(Debug, Args)]
-pub(crate) struct LogPlace {
-    /// The member's data directory, or the directory of a log alone [default: default.oarlock].
-    #[arg(value_name = "DIR", conflicts_with = "data_dir")]
-    dir: Option<PathBuf>,
-    /// The same, under the server's name for it.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-}
-
-impl LogPlace {
-    /// The directory meant.
-    pub(crate) fn dir(&self) -> &Path {
-        let given = self.dir.as_ref().or(self.data_dir.as_ref());
-        given.map_or_else(|| Path::new("default.oarlock"), PathBuf::as_path)
-    }
 }
 
 /// The flags of `oarlock rescue`.
@@ -250,6 +213,8 @@ fn on_command_line(matches: &ArgMatches, id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse(line: &str, env: &[(&str, &str)]) -> Result<Parsed, CliError> {
@@ -303,15 +268,15 @@ mod tests {
     #[test]
     fn subcommands_take_their_own_flags() {
         for (line, dir) in [
-            ("wal dump --start-index 5", "default.oarlock"),
+            ("wal dump --from 5", "default.oarlock"),
             ("wal dump --start-index 5 d", "d"),
-            ("wal dump --data-dir d --start-index 5", "d"),
+            ("wal dump --data-dir d --from 5", "d"),
         ] {
             let parsed = parse(line, &[("ETCD_NAME", "b")]).expect(line);
-            let Some(Tool::Wal(WalTool::Dump { place, start_index, .. })) = parsed.cli.tool else {
+            let Some(Tool::Wal(WalTool::Dump(flags))) = parsed.cli.tool else {
                 panic!("another tool")
             };
-            assert_eq!((place.dir(), start_index), (Path::new(dir), Some(5)), "{line}");
+            assert_eq!((flags.place.dir(), flags.from), (Path::new(dir), Some(5)), "{line}");
         }
         assert!(parse("--name a rescue", &[]).is_err());
     }

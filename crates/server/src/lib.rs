@@ -53,9 +53,7 @@ pub fn main() -> ExitCode {
     let result = match &parsed.cli.tool {
         None => Config::new(&parsed.cli.serve).and_then(|config| serve::run(&config)),
         Some(Tool::Rescue(flags)) => tools::rescue(flags),
-        Some(Tool::Wal(WalTool::Dump { place, start_index, end_index })) => {
-            tools::dump(place.dir(), start_index.unwrap_or(0), end_index.unwrap_or(u64::MAX))
-        }
+        Some(Tool::Wal(WalTool::Dump(flags))) => tools::dump(flags),
         Some(Tool::Wal(WalTool::Verify { place })) => tools::verify(place.dir()),
     };
     match result {

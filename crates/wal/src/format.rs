@@ -11,7 +11,9 @@ mod encode;
 pub(crate) use encode::{Encoder, batch_len, checkpoint_len};
 
 mod frame;
-pub(crate) use frame::{Fault, Frame, Kind, MAX_TERM, first_frame, read_entry, read_frame};
+pub(crate) use frame::{
+    Fault, Frame, Kind, MAX_TERM, first_frame, read_entry, read_frame, read_frame_from,
+};
 
 mod header;
 pub(crate) use header::{HEADER_COPIES, HeaderError, SegmentHeader};

@@ -35,7 +35,7 @@ mod commit;
 pub use commit::Ticket;
 
 mod dump;
-pub use dump::{Content, Dump, Record};
+pub use dump::{Content, Dump, Follow, MarkSlot, News, Record};
 
 mod error;
 pub use error::{Damage, Error};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 /// A position in the log as a whole: a segment's number in the upper half, a byte offset in the lower.
 ///
 /// Positions order as the bytes were written, across segments. Zero comes before everything that was ever written.
@@ -73,6 +75,20 @@ impl SegmentId {
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}.wal", self.0)
+    }
+}
+
+/// As it is displayed.
+impl Serialize for Lsn {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// As it is displayed.
+impl Serialize for SegmentId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

@@ -10,7 +10,9 @@ use crate::recover::{Recovery, repair};
 use crate::segment::{LOCK, Layout, Listing, Pool, survey};
 use crate::stats::Silent;
 use crate::vfs::{Access, Lock, RealVfs, Vfs};
-use crate::{Dump, EntryId, Error, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal, scan};
+use crate::{
+    Dump, EntryId, Error, Follow, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal, scan,
+};
 
 /// How to make or open a log.
 ///
@@ -230,7 +232,28 @@ impl Options {
     /// # Errors
     /// As [`open_read_only`](Self::open_read_only), for headers and names only.
     pub fn dump(&self, dir: impl AsRef<Path>) -> Result<Dump, Error> {
-        Dump::open(&*self.vfs, dir.as_ref())
+        Dump::open(self.vfs.clone(), dir.as_ref())
+    }
+
+    /// Reads the batches of the log in `dir` as they come, beside whoever writes them. Neither locks nor writes.
+    ///
+    /// ```
+    /// # let tmp = tempfile::tempdir()?;
+    /// # let dir = tmp.path().join("wal");
+    /// use oarlock_wal::{Batch, Entry, News, Options};
+    ///
+    /// let log = Options::new().create(&dir, b"member 1")?;
+    /// let mut follow = Options::new().follow(&dir)?;
+    /// while follow.poll()? != News::Nothing {} // what was there already
+    /// let _ = log.append(&Batch::of(&[Entry::new(1, 1, 0, "set x=1")]))?;
+    /// assert!(matches!(follow.poll()?, News::Batch(records) if records.len() == 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Io`].
+    pub fn follow(&self, dir: impl AsRef<Path>) -> Result<Follow, Error> {
+        Follow::open(self.vfs.clone(), dir.as_ref())
     }
 
     fn layout(&self, dir: &Path, log_id: u64) -> Layout {

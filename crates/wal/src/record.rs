@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 /// One log entry. The log stores it and never looks into `data`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Entry {
 }
 
 /// What names an entry across a cluster: two logs that agree on it agree on everything before (Raft thesis, 3.5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct EntryId {
     /// The term it was proposed in.
     pub term: u64,
@@ -47,7 +48,7 @@ impl fmt::Display for EntryId {
 }
 
 /// What a Raft node must remember besides its entries. The latest one written wins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HardState {
     /// The highest term seen.
     pub term: u64,
@@ -57,14 +58,22 @@ pub struct HardState {
     pub commit: u64,
 }
 
+impl fmt::Display for HardState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { term, vote, commit } = self;
+        write!(f, "term {term} vote {vote} commit {commit}")
+    }
+}
+
 /// Vouches for a snapshot of everything up to `index`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SnapshotMark {
     /// The last entry that the snapshot covers.
     pub index: u64,
     /// That entry's term.
     pub term: u64,
-    /// The configuration at that entry, in the owner's encoding.
+    /// The configuration at that entry, in the owner's encoding. Serializes in hexadecimal.
+    #[serde(serialize_with = "crate::dump::hex")]
     pub conf: Bytes,
 }
 

@@ -15,7 +15,7 @@ mod pool;
 pub(crate) use pool::{Layout, Pool};
 
 mod survey;
-pub(crate) use survey::{LOCK, Listing, Surveyed, survey};
+pub(crate) use survey::{LOCK, Listing, Surveyed, open, survey};
 
 /// How zeros are written. Larger pieces make larger folios in the page cache, and every later small write to one of
 /// those costs several times as much.

@@ -137,6 +137,14 @@ pub(crate) struct EntryHead {
     pub(crate) kind: u8,
 }
 
+impl EntryHead {
+    /// The payload in the entry's bytes.
+    pub(crate) fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let rest = bytes.get(ENTRY_HEADER..).unwrap_or_default();
+        rest.get(..self.len as usize).unwrap_or_default()
+    }
+}
+
 /// Walks the entries of a body, checking nothing but that they lie inside.
 pub(crate) struct Entries<'a> {
     body: &'a [u8],
@@ -175,9 +183,13 @@ pub(crate) fn read_frame(
     segment: SegmentId,
     offset: u32,
 ) -> Result<Frame<'_>, Fault> {
-    let lsn = Lsn::new(segment, offset);
-    let fault = |damage| Fault { at: lsn, damage };
     let rest = bytes.get(offset as usize..).unwrap_or_default();
+    read_frame_from(rest, key, Lsn::new(segment, offset))
+}
+
+/// Reads the frame at the beginning of `rest`, which stands at `lsn`, and checks every byte of it.
+pub(crate) fn read_frame_from(rest: &[u8], key: Key, lsn: Lsn) -> Result<Frame<'_>, Fault> {
+    let fault = |damage| Fault { at: lsn, damage };
     let Some(header) = rest.first_chunk::<FRAME_HEADER>() else {
         return Err(fault(Damage::Bounds { found: rest.len() as u32 }));
     };

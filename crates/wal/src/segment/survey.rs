@@ -88,7 +88,13 @@ pub(crate) fn survey(
     Ok(found)
 }
 
-fn open(vfs: &dyn Vfs, dir: &Path, id: SegmentId, access: Access) -> Result<Surveyed, Error> {
+/// Opens one segment: its header must be there, its length right, and one of its mark slots whole.
+pub(crate) fn open(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    id: SegmentId,
+    access: Access,
+) -> Result<Surveyed, Error> {
     let path = dir.join(id.to_string());
     let file = vfs.open(&path, access).map_err(Error::io("open", &path))?;
     let len = file.len().map_err(Error::io("read the length of", &path))?;

@@ -1,7 +1,7 @@
 //! What tools rely on: one writer at a time, readers that change nothing, files for their owner only.
 
 use oarlock_wal::testing::{Event, Op, SimDisk, Unsynced};
-use oarlock_wal::{Batch, Error, Options, SnapshotMark, Vfs};
+use oarlock_wal::{Batch, Content, Error, Follow, News, Options, SnapshotMark, Vfs};
 
 use crate::util::{DIR, SMALL, all, append, large, options, reopen, run, segment};
 
@@ -87,7 +87,7 @@ fn read_only_changes_nothing() {
     let torn = tool.recovery().torn.clone().expect("a torn tail");
     assert_eq!((torn.segment.0, torn.offset as usize, torn.set_aside.len()), (2, used, 0));
     let records = options(&disk).dump(DIR).expect("opens").filter(Result::is_ok).count();
-    assert_eq!(records, 5, "two checkpoints, two batches, one mark");
+    assert_eq!(records, 7, "two headers, two checkpoints, two batches, one mark");
     assert_eq!(changes(&disk), before);
 
     // The writer's own recovery keeps a copy of what the tool only reported.
@@ -109,12 +109,16 @@ fn a_dump_shows_every_record_and_where_it_cannot_go_on() {
     log.close().expect("closes");
     let dump = |disk: &SimDisk| options(disk).dump(DIR).expect("opens");
     let lines: Vec<String> = dump(&disk).map(|record| record.expect("whole").to_string()).collect();
-    assert_eq!(lines.len(), 3, "{lines:#?}");
-    assert!(lines[0].contains("checkpoint") && lines[1].contains("entries 1..=3"), "{lines:#?}");
-    assert!(lines[2].contains("compact: index 2 of term 1"), "{lines:#?}");
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    assert!(lines[0].contains("segment of 32768 B") && lines[0].contains("mark 1:"), "{lines:#?}");
+    assert!(lines[1].contains("checkpoint") && lines[2].contains("entries 1..=3"), "{lines:#?}");
+    assert!(lines[3].contains("compact: index 2 of term 1"), "{lines:#?}");
     disk.tamper(segment(1), |bytes| bytes[12_360] ^= 1);
     let records: Vec<_> = dump(&disk).collect();
-    assert!(matches!(records[..], [Ok(_), Err(Error::Corrupt { .. })]), "{records:#?}");
+    let [Ok(_), Ok(_), Err(Error::Corrupt { .. }), Ok(after)] = &records[..] else {
+        panic!("{records:#?}");
+    };
+    assert!(matches!(after.content, Content::Compact(_)), "what follows the damage is shown");
 }
 
 /// W5, on the real disk: a payload outlives the release of its segment and the log itself.
@@ -187,4 +191,90 @@ fn files_and_directories_are_for_their_owner_only() {
     let files: Vec<_> = std::fs::read_dir(&dir).expect("lists").map(|f| f.expect("file")).collect();
     assert_eq!(files.len(), 4, "three segments and the lock");
     assert!(files.iter().all(|file| mode(&file.path()) == 0o600));
+}
+
+/// Everything that is new, in order; and how often something was missed.
+fn news(follow: &mut Follow) -> (Vec<u64>, usize) {
+    let (mut indexes, mut missed) = (Vec::new(), 0);
+    loop {
+        match follow.poll().expect("follows") {
+            News::Nothing => return (indexes, missed),
+            News::Missed { .. } => missed += 1,
+            News::Batch(records) => {
+                assert!(records.iter().rev().skip(1).all(|r| r.more), "a batch is whole");
+                for record in records {
+                    if let Content::Entries { entries } = record.content {
+                        indexes.extend(entries.iter().map(|entry| entry.index));
+                    }
+                }
+            }
+            News::Segment(header) => assert!(header.to_string().contains("log 0000000000000007")),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_follower_sees_every_batch_once_across_rolls_and_restarts() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"me").expect("creates");
+    let mut follow = options(&disk).follow(DIR).expect("follows");
+    assert_eq!(news(&mut follow), (vec![], 0));
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    assert_eq!(news(&mut follow), (vec![1, 2, 3], 0));
+    log.prepare().expect("prepares");
+    for first in (4..40).step_by(4) {
+        append(&log, &Batch::of(&large(first..first + 4, 1, 1500)));
+    }
+    assert_eq!(news(&mut follow), ((4..40).collect(), 0));
+    let used = log.append(&Batch::default()).expect("empty").lsn();
+    assert!(used.segment().0 > 2, "it has rolled");
+
+    // A batch that is not whole is not shown, and what takes its place after a recovery is.
+    disk.tamper(segment(used.segment().0), |bytes| bytes[used.offset() as usize + 8] = 1);
+    assert_eq!(news(&mut follow), (vec![], 0));
+    drop(log);
+    let log = reopen(&disk).expect("recovers");
+    assert!(log.recovery().torn.is_some());
+    append(&log, &Batch::of(&run(40..=41, 2)));
+    assert_eq!(news(&mut follow), (vec![40, 41], 0));
+    log.close().expect("closes");
+    assert_eq!(news(&mut follow), (vec![], 0));
+}
+
+#[test]
+fn a_follower_that_is_overtaken_by_a_release_says_so_and_goes_on() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"me").expect("creates");
+    let mut follow = options(&disk).follow(DIR).expect("follows");
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    assert_eq!(news(&mut follow), (vec![1, 2, 3], 0));
+    for first in (4..60).step_by(4) {
+        append(&log, &Batch::of(&large(first..first + 4, 1, 1500)));
+    }
+    append(&log, &Batch::compact(SnapshotMark::new(59, 1, "")));
+    assert!(log.release(50).expect("releases").segments > 1);
+    let oldest = log.first_index();
+    assert_eq!(news(&mut follow), ((oldest..60).collect(), 1));
+}
+
+#[test]
+fn a_follower_stops_at_damage_and_names_it() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"me").expect("creates");
+    for first in (1..40).step_by(4) {
+        append(&log, &Batch::of(&large(first..first + 4, 1, 1500)));
+    }
+    log.close().expect("closes");
+    disk.tamper(segment(1), |bytes| bytes[15_000] ^= 1);
+    let mut follow = options(&disk).follow(DIR).expect("follows");
+    let error = loop {
+        match follow.poll() {
+            Ok(News::Nothing) => panic!("it waits for what will never come"),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    let Error::Corrupt { segment, offset, .. } = error else { panic!("{error}") };
+    assert!(segment.0 == 1 && (13_400..=15_000).contains(&offset), "{error}");
 }

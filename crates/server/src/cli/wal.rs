@@ -1,0 +1,74 @@
+//! The command line of `oarlock wal`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// What can be done with a log. Nothing here needs the member to be stopped, and nothing writes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalTool {
+    /// Print what the log of a member holds, a line for each record, in the order in which they were written.
+    ///
+    /// Overwritten entries are shown too, and what follows a damaged place. A record that does not read back has a line
+    /// of its own; whether it is damage or what a crash left, `oarlock wal verify` says. The exit code is 0 either way.
+    Dump(DumpFlags),
+    /// Read every byte of the log of a member and check it.
+    Verify {
+        #[command(flatten)]
+        place: LogPlace,
+    },
+}
+
+/// Where a log is that is looked at: given as to `etcd-dump-logs`, or by the server's flag.
+#[derive(Debug, Args)]
+pub(crate) struct LogPlace {
+    /// The member's data directory, or the directory of a log alone [default: default.oarlock].
+    #[arg(value_name = "DIR", conflicts_with = "data_dir")]
+    dir: Option<PathBuf>,
+    /// The same, under the server's name for it.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl LogPlace {
+    /// The directory meant.
+    pub(crate) fn dir(&self) -> &Path {
+        let given = self.dir.as_ref().or(self.data_dir.as_ref());
+        given.map_or_else(|| Path::new("default.oarlock"), PathBuf::as_path)
+    }
+}
+
+/// The flags of `oarlock wal dump`.
+#[derive(Debug, Args)]
+pub(crate) struct DumpFlags {
+    #[command(flatten)]
+    pub(crate) place: LogPlace,
+    /// First index to print. With a range, entries alone are printed.
+    #[arg(long, value_name = "INDEX", alias = "start-index")]
+    pub(crate) from: Option<u64>,
+    /// Last index to print.
+    #[arg(long, value_name = "INDEX")]
+    pub(crate) to: Option<u64>,
+    /// How payloads are shown.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "describe")]
+    pub(crate) payload: Payload,
+    /// Print JSON, one object a line. Positions are as in the text, segment and offset in hexadecimal.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Go on printing what is appended, until interrupted. Beside a running member; across rolls, releases and restarts.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+/// See [`DumpFlags::payload`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Payload {
+    /// What it does, in words, without values; of a log that is not a server's, the length alone.
+    Describe,
+    /// As text, what cannot be printed escaped.
+    Text,
+    /// In hexadecimal.
+    Hex,
+    /// Its length alone.
+    Len,
+}
