@@ -1,14 +1,18 @@
 //! Nodes with all their threads, over a network and disks in memory.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use oarlock_raftnode::bootstrap::{Boot, boot};
 use oarlock_raftnode::membership::{Change, ChangeError};
+use oarlock_raftnode::transport::{Identity, MemNetwork};
 use oarlock_raftnode::{
-    ChangeMembersError, NodeEnd, NodeError, ProposeError, ReadError, Role, TransferError,
+    ChangeMembersError, MemSnapshots, MemStore, NodeBuilder, NodeEnd, NodeError, Observer,
+    ProposeError, ReadError, Role, TransferError,
 };
 
 mod support;
-use support::{PATIENCE, TestCluster, config, member, wait_for};
+use support::{Journal, PATIENCE, TestCluster, config, member, wait_for};
 
 #[test]
 fn three_nodes_replicate_and_answer() {
@@ -282,6 +286,32 @@ fn a_state_machine_that_fails_or_panics_ends_the_node_only() {
         matches!(end.error(), Some(NodeError::Panicked { thread: "oarlock-apply", .. })),
         "{end:?}"
     );
+}
+
+/// O14, O29: what is foreign in the end of a node, its observer here, cannot keep anybody waiting for it.
+#[test]
+fn a_panic_while_a_node_ends_is_an_end_too() {
+    struct Panics;
+    impl Observer for Panics {
+        fn ended(&self, _: &NodeEnd) {
+            panic!("asked to panic");
+        }
+    }
+    let cluster = TestCluster::new(1, config());
+    let member = cluster.cluster.members().next().expect("one").clone();
+    let mut store = MemStore::new();
+    let how = Boot::New { id: member.id, cluster: cluster.cluster.clone() };
+    let snapshots = Arc::new(MemSnapshots::new());
+    let recovered = boot(&mut store, &*snapshots, &how).expect("it boots");
+    let transport = Arc::new(MemNetwork::new(1).endpoint(Identity::new(member.id, 1)));
+    let node = NodeBuilder::new(config(), recovered, Box::new(store), snapshots)
+        .observer(Arc::new(Panics))
+        .start(Journal::default(), |_| Ok(transport))
+        .expect("it starts");
+    let waiting = node.read_index();
+    let end = node.shutdown();
+    assert!(matches!(end.error(), Some(NodeError::Panicked { thread: "oarlock-node", .. })));
+    assert!(waiting.wait_timeout(PATIENCE).is_ok(), "nobody waits for ever");
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub(super) fn rescue(
         hard_state: Some(hard_state.clone()),
         ..LogBatch::default()
     };
-    write(store, &batch)?;
+    write(metadata.id, store, &batch)?;
     log::warn!(
         member:% = format_args!("{:x}", plan.id),
         epoch = plan.epoch,

@@ -42,7 +42,7 @@ pub(super) fn found(
         hard_state: Some(hard_state.clone()),
         ..LogBatch::default()
     };
-    write(store, &batch)?;
+    write(id, store, &batch)?;
     log::info!(
         member:% = format_args!("{id:x}"), cluster:% = format_args!("{:x}", cluster.id()), members = last_index;
         "founded a cluster"
@@ -62,7 +62,7 @@ pub(super) fn join(
     }
     check_self(id, cluster)?;
     let metadata = first_metadata(id, cluster);
-    write(store, &LogBatch { metadata: Some(metadata.encode()), ..LogBatch::default() })?;
+    write(id, store, &LogBatch { metadata: Some(metadata.encode()), ..LogBatch::default() })?;
     log::info!(
         member:% = format_args!("{id:x}"), cluster:% = format_args!("{:x}", cluster.id());
         "joining a cluster"
@@ -92,7 +92,11 @@ pub(super) fn restart(
     metadata.incarnation += 1;
     recovered.incarnation = metadata.incarnation;
     // O20: whatever of the tail was only in the page cache is durable from here on, before raft-rs counts on it.
-    write(store, &LogBatch { metadata: Some(metadata.encode()), ..LogBatch::default() })?;
+    write(
+        metadata.id,
+        store,
+        &LogBatch { metadata: Some(metadata.encode()), ..LogBatch::default() },
+    )?;
     log::info!(
         member:% = format_args!("{:x}", recovered.id),
         cluster:% = format_args!("{:x}", recovered.cluster.id()),
@@ -153,12 +157,22 @@ pub(super) fn recover(
 }
 
 /// Writes all that a boot has to write: whole or not at all, whenever a crash comes.
-pub(super) fn write(store: &mut dyn LogStore, batch: &LogBatch<'_>) -> Result<(), BootError> {
-    fail_point!("bootBeforeSave");
+pub(super) fn write(
+    id: u64,
+    store: &mut dyn LogStore,
+    batch: &LogBatch<'_>,
+) -> Result<(), BootError> {
+    fail_point!("bootBeforeSave", id, Err(injected()));
     store.append(batch)?;
     store.sync()?;
-    fail_point!("bootAfterSave");
+    fail_point!("bootAfterSave", id, Err(injected()));
     Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+fn injected() -> BootError {
+    let source = crate::failpoint::injected();
+    crate::LogError::Io { op: "write", source }.into()
 }
 
 pub(super) fn read_metadata(state: &LogState) -> Result<Metadata, BootError> {

@@ -13,6 +13,8 @@ use super::snapshots;
 use super::waiters::{WaiterTable, Waiters};
 use crate::core::{MembersApplied, Restore};
 use crate::failpoint::fail_point;
+#[cfg(feature = "failpoints")]
+use crate::failpoint::injected;
 use crate::proposal::{Payload, Verdict, Window};
 use crate::snapshot_head::SnapshotHead;
 use crate::{Applied, Committed, NodeError, ProposeError, SnapshotMark, StateMachine, Unknown};
@@ -135,10 +137,16 @@ impl<S: StateMachine> Applier<S> {
             Payload::Application { .. } if index <= self.machine_applied => {}
             Payload::Application { id, data } => {
                 let committed = Committed { index, term, data: &data };
+                fail_point!(
+                    "beforeApplyOneEntryNormal",
+                    self.shared.id,
+                    Err(NodeError::Apply { index, source: injected().into() }.into())
+                );
                 let output = self
                     .machine
                     .apply(&committed)
                     .map_err(|source| NodeError::Apply { index, source })?;
+                fail_point!("afterApplyOneEntryNormal", self.shared.id);
                 self.waiters.applied(id, Applied { index, term, output });
             }
             Payload::Attributes { id, update } => {
@@ -156,7 +164,7 @@ impl<S: StateMachine> Applier<S> {
         question: Control,
         answer: &Receiver<MembersApplied>,
     ) -> Result<(), Stopping> {
-        fail_point!("beforeApplyOneConfChange");
+        fail_point!("beforeApplyOneConfChange", self.shared.id);
         self.shared.inbox.control(question);
         let members = loop {
             match answer.recv_timeout(Duration::from_millis(50)) {
@@ -165,6 +173,7 @@ impl<S: StateMachine> Applier<S> {
                 Err(_) => return Err(Stopping),
             }
         };
+        fail_point!("afterApplyOneConfChange", self.shared.id);
         if members.changed {
             self.machine.members_changed(&members.cluster);
         }
@@ -179,9 +188,13 @@ impl<S: StateMachine> Applier<S> {
             let reason = format!("entry {} is applied already", self.applied.0);
             return Err(NodeError::BadSnapshot { index, reason }); // never backwards (O23)
         }
-        fail_point!("raftBeforeApplySnap");
+        fail_point!(
+            "raftBeforeApplySnap",
+            self.shared.id,
+            Err(NodeError::Restore { index, source: injected().into() })
+        );
         let head = snapshots::restore(&*self.shared.snapshots, mark.id(), &mut self.machine)?;
-        fail_point!("raftAfterApplySnap");
+        fail_point!("raftAfterApplySnap", self.shared.id);
         self.applied = (mark.index, mark.term);
         self.window = head.window.clone();
         self.members = MembersApplied {
@@ -212,6 +225,11 @@ impl<S: StateMachine> Applier<S> {
         if self.writing_snapshot.swap(true, Ordering::AcqRel) {
             return Ok(()); // the last one is still being written
         }
+        fail_point!(
+            "raftBeforeTakeSnap",
+            self.shared.id,
+            Err(NodeError::Apply { index, source: injected().into() })
+        );
         let view = self.machine.snapshot().map_err(|source| NodeError::Apply { index, source })?;
         let head = SnapshotHead {
             mark: SnapshotMark { index, term, conf_state: self.members.conf_state.clone() },
@@ -220,6 +238,7 @@ impl<S: StateMachine> Applier<S> {
             births: self.members.births.clone(),
         };
         (self.snapshot_index, self.bytes_since_snapshot) = (index, 0);
+        fail_point!("raftAfterTakeSnap", self.shared.id);
         let written = Arc::clone(&self.written_snapshot);
         snapshots::write(&self.shared, head, view, &self.writing_snapshot, written);
         Ok(())

@@ -116,7 +116,14 @@ impl Node {
                 NodeEnd::Failed(storage.unwrap_or_else(|| panicked("oarlock-node", &*panic)))
             }
         };
-        self.finish(end);
+        let (shared, waiters) = (Arc::clone(&self.shared), Arc::clone(&self.waiters));
+        let finish = std::panic::AssertUnwindSafe(|| self.finish(end));
+        if let Err(panic) = std::panic::catch_unwind(finish) {
+            // The transport's or the observer's. Whoever waits is told all the same (O14, O29).
+            waiters.close();
+            let end = NodeEnd::Failed(panicked("oarlock-node", &*panic));
+            shared.publish(|published| published.end = published.end.take().or(Some(end)));
+        }
     }
 
     fn serve(&mut self) -> Result<NodeEnd, NodeError> {
@@ -153,9 +160,9 @@ impl Node {
     fn carry_out(&mut self, effects: Effects) -> Result<(), NodeError> {
         let Effects { now, persist, after_persist, apply } = effects;
         if let Some(role) = now.role {
-            fail_point!("raftBeforePublishRole");
+            fail_point!("raftBeforePublishRole", self.shared.id);
             self.role_changed(role); // O1
-            fail_point!("raftAfterPublishRole");
+            fail_point!("raftAfterPublishRole", self.shared.id);
         }
         self.publish(); // O28
         if let Some(reads) = now.reads {
@@ -163,15 +170,16 @@ impl Node {
             self.answer_reads();
         }
         if !now.messages.is_empty() {
-            fail_point!("raftBeforeLeaderSend");
+            fail_point!("raftBeforeLeaderSend", self.shared.id);
             self.out.send(now.messages, self.core.gone()); // O4
-            fail_point!("raftAfterLeaderSend");
+            fail_point!("raftAfterLeaderSend", self.shared.id);
         }
         self.held.hold(after_persist); // O7
         if !apply.entries.is_empty() {
-            fail_point!("raftBeforeApply");
+            fail_point!("raftBeforeApply", self.shared.id);
             self.unapplied += apply.entries.iter().map(super::entry_bytes).sum::<u64>();
             let _ = self.threads.apply.send(apply::Job::Entries(apply.entries)); // if it has gone, it has said why
+            fail_point!("raftAfterApply", self.shared.id);
         }
         let number = persist.number;
         if persist.is_empty() && self.writes.is_empty() {
@@ -198,9 +206,9 @@ impl Node {
             self.writes.pop_front();
             self.unsynced -= bytes;
         }
-        fail_point!("raftBeforeAdvance");
+        fail_point!("raftBeforeAdvance", self.shared.id);
         self.core.handle_persisted(number);
-        fail_point!("raftAfterAdvance");
+        fail_point!("raftAfterAdvance", self.shared.id);
         self.release();
         Ok(())
     }
@@ -214,9 +222,9 @@ impl Node {
             messages.extend(stage.messages);
         }
         if !messages.is_empty() {
-            fail_point!("raftBeforeFollowerSend");
+            fail_point!("raftBeforeFollowerSend", self.shared.id);
             self.out.send(messages, self.core.gone());
-            fail_point!("raftAfterFollowerSend");
+            fail_point!("raftAfterFollowerSend", self.shared.id);
         }
     }
 
@@ -253,6 +261,7 @@ impl Node {
                 }
             }
             Control::Marked { mark, announcement } => {
+                fail_point!("raftAfterMarkSnap", self.shared.id);
                 log::info!(id:% = Hex(self.shared.id), index = mark.index; "took a snapshot");
                 self.core.handle_snapshot_ready(mark.clone(), announcement); // O9
                 self.compact(mark.index)?;
@@ -260,12 +269,14 @@ impl Node {
             }
             Control::SnapshotSent { to, index, ok } => {
                 self.out.sending.ended(index);
-                self.core.handle_snapshot_sent(to, ok);
+                fail_point!("raftBeforeReportSnap", self.shared.id);
+                self.core.handle_snapshot_sent(to, ok); // O10
+                fail_point!("raftAfterReportSnap", self.shared.id);
             }
             Control::SnapshotArrived { from, message, reply } => {
-                fail_point!("raftBeforeStepSnap");
+                fail_point!("raftBeforeStepSnap", self.shared.id);
                 let taken = self.core.handle_snapshot(from, *message); // O25
-                fail_point!("raftAfterStepSnap");
+                fail_point!("raftAfterStepSnap", self.shared.id);
                 let _ = reply.try_send(taken); // it has room, or the transport waits no more
             }
             Control::Failed(error) => self.ending = Some(NodeEnd::Failed(error)),
@@ -397,8 +408,9 @@ impl Node {
                 Event::Forward { to, forward } => self.out.forward(to, &forward),
                 Event::ForwardReply { to, reply } => self.out.forward_reply(to, &reply),
                 Event::Members { id, result } => {
-                    fail_point!("raftBeforeAnswerChange");
+                    fail_point!("raftBeforeAnswerChange", self.shared.id);
                     self.waiters.members(id, result); // O8
+                    fail_point!("raftAfterAnswerChange", self.shared.id);
                 }
                 Event::MembersChanged => self.members_changed()?,
                 Event::SnapshotWanted(wish) => {

@@ -11,6 +11,9 @@ use raft::eraftpb::Message;
 
 use super::events::Control;
 use super::shared::Shared;
+use crate::failpoint::fail_point;
+#[cfg(feature = "failpoints")]
+use crate::failpoint::injected;
 use crate::hex::Hex;
 use crate::snapshot_head::{SnapshotHead, SnapshotHeadError};
 use crate::{
@@ -53,7 +56,7 @@ pub(super) fn write(
     let done = Writing(Arc::clone(writing));
     let spawned = thread::Builder::new().name("oarlock-snapshot".into()).spawn(move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            write_file(&*worker.snapshots, &head, &mut *view)
+            write_file(worker.id, &*worker.snapshots, &head, &mut *view)
         }));
         drop(view);
         if let Ok(Ok(_)) = &outcome {
@@ -93,6 +96,7 @@ impl Drop for Writing {
 }
 
 fn write_file(
+    id: u64,
     store: &dyn SnapshotStore,
     head: &SnapshotHead,
     view: &mut dyn SnapshotView,
@@ -108,7 +112,10 @@ fn write_file(
         view.write_to(&mut buffered).map_err(wrap)?;
         buffered.flush().map_err(wrap)?;
     }
-    sink.commit()
+    fail_point!("raftBeforeCommitSnap", id, Err(wrap(injected())));
+    let len = sink.commit()?;
+    fail_point!("raftAfterCommitSnap", id, Err(wrap(injected())));
+    Ok(len)
 }
 
 /// The snapshots that are being sent.
@@ -217,7 +224,9 @@ pub(super) fn store(
     if copied != len {
         return Err(format!("{copied} of {len} bytes arrived"));
     }
+    fail_point!("raftBeforeReceiveSnap", message.to, Err(injected().to_string()));
     sink.commit().map_err(text)?;
+    fail_point!("raftAfterReceiveSnap", message.to, Err(injected().to_string()));
     let mut source = store.open(id).map_err(text)?;
     let head = SnapshotHead::read_from(&mut source.content).map_err(|error| error.to_string())?;
     if head.id() != id {

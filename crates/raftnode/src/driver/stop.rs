@@ -27,6 +27,7 @@ impl Node {
     pub(super) fn finish(mut self, end: NodeEnd) {
         let timeout = self.shared.config.stop_timeout;
         let id = self.shared.id;
+        fail_point!("raftBeforeStop", id);
         for data in self.shared.inbox.close() {
             match data {
                 Data::Propose { proposal, .. } => self.refuse(proposal.id, ProposeError::Stopped),
@@ -42,14 +43,16 @@ impl Node {
         }
         self.threads.stop.store(true, Ordering::Relaxed);
         let written = self.threads.seat.drain(timeout);
-        fail_point!("raftBeforeTransportStop");
+        fail_point!("raftBeforeTransportStop", id);
         self.out.transport().stop();
-        fail_point!("raftBeforeLogClose");
+        fail_point!("raftAfterTransportStop", id);
         self.shared.inbox.gone(); // and with it every question of the apply thread
         drop(self.threads.apply);
         let applied =
             self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
+        fail_point!("raftBeforeLogClose", id);
         let closed = self.threads.seat.close(timeout);
+        fail_point!("raftAfterLogClose", id);
         if !(written && applied && closed) {
             log::warn!(id:% = Hex(id), written, applied, closed; "a thread did not end in time; it is left behind");
         }

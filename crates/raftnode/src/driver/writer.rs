@@ -64,16 +64,16 @@ impl Writer {
                         // nothing about the term of the snapshot it begins with, and does not boot.
                         merged.install = persist.install;
                         merged.add(persist.entries, persist.hard_state);
-                        fail_point!("raftBeforeSaveSnap", |_| Err(injected()));
+                        fail_point!("raftBeforeSaveSnap", self.shared.id, Err(injected()));
                         self.append(std::mem::take(&mut merged))?;
-                        fail_point!("raftAfterSaveSnap", |_| Err(injected()));
+                        fail_point!("raftAfterSaveSnap", self.shared.id, Err(injected()));
                     } else {
                         merged.add(persist.entries, persist.hard_state);
                     }
                 }
                 Job::Mark { mark, announcement } => {
                     self.append(std::mem::take(&mut merged))?;
-                    fail_point!("raftBeforeMarkSnap", |_| Err(injected()));
+                    fail_point!("raftBeforeMarkSnap", self.shared.id, Err(injected()));
                     self.store
                         .append(&LogBatch { compact: Some(mark.clone()), ..LogBatch::default() })?;
                     must_sync = true;
@@ -82,20 +82,21 @@ impl Writer {
                 Job::Release(_) | Job::Barrier(_) => after_sync.push(job),
             }
         }
-        fail_point!("raftBeforeSave", |_| Err(injected()));
+        fail_point!("raftBeforeSave", self.shared.id, Err(injected()));
         self.append(merged)?;
         if must_sync {
+            fail_point!("raftBeforeSync", self.shared.id, Err(injected()));
             self.store.sync()?; // an error poisons the log for good, and ends the node (O13)
             self.shared.counters.syncs.add(1);
             self.shared.observer.log_synced(began.elapsed());
         }
-        fail_point!("raftAfterSave", |_| Err(injected()));
+        fail_point!("raftAfterSave", self.shared.id, Err(injected()));
         for job in after_sync {
             match job {
                 Job::Release(before) => {
-                    fail_point!("raftBeforeWALRelease", |_| Err(injected()));
+                    fail_point!("raftBeforeWALRelease", self.shared.id, Err(injected()));
                     self.store.release(before)?; // after the sync of the mark that covers it (O6)
-                    fail_point!("raftAfterWALRelease", |_| Err(injected()));
+                    fail_point!("raftAfterWALRelease", self.shared.id, Err(injected()));
                 }
                 Job::Barrier(done) => drop(done),
                 Job::Write(_) | Job::Mark { .. } => {}
@@ -150,7 +151,7 @@ fn fitting(entries: &[Entry], limit: u64) -> usize {
 
 #[cfg(feature = "failpoints")]
 fn injected() -> LogError {
-    LogError::Io { op: "write", source: std::io::Error::other("injected by a failpoint") }
+    LogError::Io { op: "write", source: crate::failpoint::injected() }
 }
 
 /// Several persist stages as one.
