@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask lint | test | crash | planted | bench | codegen`.
+//! Tasks of the workspace: `cargo xtask lint | test | crash | crash-states | planted | bench | codegen`.
 //!
 //! Standard library only, so that a fresh clone runs its first check within seconds. Code generation is the one
 //! exception: it sits behind feature `codegen`, and `cargo xtask codegen` switches it on by itself.
@@ -16,6 +16,7 @@ mod crash;
 mod lint;
 mod planted;
 mod sh;
+mod states;
 mod test;
 
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ usage: cargo xtask <task>
   test               everything: unit, doc, integration, examples, clusters, a short crash loop
   crash [options]    kill -9 a real server under load, count what was lost
                      --rounds N   --members 1|3   --writers N   --seed S
+  crash-states [options]
+                     the log after every crash there can be, on a simulated disk
+                     --states N   --seed S   --replay STATE
   planted [crate ...]
                      bugs planted on purpose: each must be caught by its named test
   bench wal|raftnode [options]
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Some("lint") => lint::run(rest),
         Some("test") => test::run(rest),
         Some("crash") => crash::run(rest),
+        Some("crash-states") => states::run(rest),
         Some("planted") => planted::run(rest),
         Some("bench") => bench::run(rest),
         Some("codegen") => codegen(rest),

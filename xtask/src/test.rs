@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything, with one line at the end that says how much ran and what did not.
 
-use crate::{planted, sh};
+use crate::{planted, sh, states};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -64,6 +64,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         command.arg("test").args(run.args).arg("--no-fail-fast");
         step(run.name, &mut command, &skips, &mut tally, &mut broken);
     }
+    let mut command = sh::cargo(&root);
+    command.env("OARLOCK_STATES", states::IN_TEST.to_string());
+    command.arg("test").args(states::TARGET).args(["states::", "--", "--nocapture"]);
+    step("crash states of the log", &mut command, &skips, &mut tally, &mut broken);
     for (package, example) in examples(&root) {
         let mut command = sh::cargo(&root);
         // With the features of the first run, as far as they are the package's own, so that little is built for it.

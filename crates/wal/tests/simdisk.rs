@@ -310,3 +310,63 @@ fn files_read_back_and_handles_keep_their_rights() {
     assert!(disk.tamper(FILE, |bytes| bytes[2] ^= 1));
     assert_eq!(read(&disk.reboot(Unsynced::Lost)), b"\0\0nars", "rot is durable");
 }
+
+/// A file `a` of one durable sector and two written since, and a name `b` that is not durable.
+fn in_doubt() -> SimDisk {
+    let disk = SimDisk::new();
+    disk.create_dir_all(Path::new("/d")).expect("no fault");
+    let file = disk.create_new(Path::new("/d/a")).expect("no fault");
+    file.write_all_at(&[1; 1536], 0).expect("no fault");
+    file.sync_all().expect("no fault");
+    disk.sync_dir(Path::new("/d")).expect("no fault");
+    file.write_all_at(&[2; 1000], 20).expect("no fault");
+    disk.create_new(Path::new("/d/b")).expect("no fault");
+    disk
+}
+
+#[test]
+fn every_combination_is_tried_where_few_things_are_in_doubt() {
+    let disk = in_doubt();
+    let images = |outcomes: Vec<Unsynced>| -> std::collections::BTreeSet<u64> {
+        outcomes.into_iter().map(|outcome| disk.after(outcome).digest(|_| true)).collect()
+    };
+    assert_eq!(
+        images(disk.every_outcome(32, 0)).len(),
+        32,
+        "two sectors, four ways each, and a name"
+    );
+    assert!(images(disk.every_outcome(16, 0)).len() >= 8, "there or not, each; and drawn ones");
+    let file = |outcome| disk.after(outcome).contents("/d/a").expect("durable");
+    assert_eq!(file(Unsynced::Each(0)), [1; 1536]);
+    // The name comes first, then the sectors.
+    let zeros = file(Unsynced::Each(2 << 2 | 1 << 4));
+    assert_eq!(zeros[..20], [1; 20], "not touched by the write");
+    assert_eq!(zeros[20..512], [0; 492]);
+    assert_eq!(zeros[512..1020], [2; 508]);
+    assert_eq!(file(Unsynced::Each(3 << 2))[..20], [1; 20]);
+    assert!(file(Unsynced::Each(3 << 2)) != file(Unsynced::Each(0)));
+}
+
+#[test]
+fn a_crash_seen_from_aside_leaves_the_machine_running() {
+    let disk = in_doubt();
+    let after = disk.after(Unsynced::Kept);
+    assert_eq!(after.unsynced(), 0);
+    assert_eq!(after.used(), 1536);
+    assert_eq!(disk.unsynced(), 3);
+    disk.sync_dir(Path::new("/d")).expect("still on");
+}
+
+#[test]
+fn a_recording_goes_on_when_the_process_is_killed() {
+    let disk = SimDisk::new();
+    disk.create_dir_all(Path::new("/d")).expect("no fault");
+    disk.record();
+    disk.create_new(Path::new("/d/a")).expect("no fault");
+    disk.note("killed");
+    let next = disk.kill();
+    next.create_new(Path::new("/d/b")).expect("no fault");
+    let points: Vec<_> = next.crash_points().collect();
+    assert_eq!(points.len(), 3);
+    assert_eq!(points[2].notes, ["killed"]);
+}

@@ -8,9 +8,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::fault::{Fault, Planned};
 use super::machine::Machine;
-use super::outcome::{Unsynced, count};
+use super::outcome::{Unsynced, count, every, kinds};
 use super::record::{CrashPoints, Record, Step};
-use super::state::{Inode, State};
+use super::state::{Inode, State, digest};
 use super::trace::{Event, Op};
 
 /// A disk in memory, and the machine it is in. A clone is the same disk.
@@ -45,11 +45,11 @@ impl SimDisk {
         self.shared.machine.lock()
     }
 
-    fn end(&self, why: &'static str) -> State {
+    fn end(&self, why: &'static str) -> (State, Option<Record>) {
         let mut machine = self.machine();
         machine.off = Some(why);
         self.shared.changed.notify_all();
-        machine.state.clone()
+        (machine.state.clone(), machine.record.clone())
     }
 
     /// An independent copy of the disk as it is now, with a machine of its own; this one goes on.
@@ -61,13 +61,23 @@ impl SimDisk {
     /// Cuts the power if it is still on, and starts again with what `unsynced` left on the disk: no limits, no plans.
     #[must_use]
     pub fn reboot(&self, unsynced: Unsynced) -> Self {
-        Self::with(unsynced.settle(&self.end("the power failed")))
+        Self::with(unsynced.settle(&self.end("the power failed").0))
     }
 
-    /// Kills the process: locks are given back, everything written stays, what was not synced stays so.
+    /// What a [`reboot`](Self::reboot) now would give, seen from aside: this machine goes on.
+    #[must_use]
+    pub fn after(&self, unsynced: Unsynced) -> Self {
+        Self::with(unsynced.settle(&self.machine().state))
+    }
+
+    /// Kills the process: locks are given back, everything written stays, what was not synced stays so. A recording
+    /// goes on with the next process.
     #[must_use]
     pub fn kill(&self) -> Self {
-        Self::with(self.end("the process was killed"))
+        let (state, record) = self.end("the process was killed");
+        let next = Self::with(state);
+        next.machine().record = record;
+        next
     }
 
     /// Lets `changes` more changes happen (writes, syncs, names made, renamed or removed), then the power fails.
@@ -188,12 +198,48 @@ impl SimDisk {
         all
     }
 
+    /// As [`outcomes`](Self::outcomes), but with every combination of lost, kept, zeros and garbage if these are no
+    /// more than `most`; else with every one of lost and kept if these are no more than half of that; and filled up to
+    /// `most` with random ones, drawn from `seed`.
+    #[must_use]
+    pub fn every_outcome(&self, most: usize, seed: u64) -> Vec<Unsynced> {
+        let (names, sectors) = kinds(&self.machine().state);
+        let items = names + sectors;
+        if names + 2 * sectors < 16 && 1 << (names + 2 * sectors) <= most {
+            return every(&self.machine().state, 4);
+        }
+        let mut all: Vec<_> = if items < 16 && 2 << items <= most {
+            every(&self.machine().state, 2)
+        } else {
+            self.outcomes((most / 6).max(1))
+                .into_iter()
+                .filter(|o| !matches!(o, Unsynced::Random(_)))
+                .collect()
+        };
+        let random = most.saturating_sub(all.len()) as u64;
+        all.extend((0..random).map(|n| Unsynced::Random(seed.wrapping_add(n))));
+        all
+    }
+
+    /// A digest of the files that `which` chooses, names and contents as a read sees them: disks that differ there have
+    /// different ones, but for chance.
+    #[must_use]
+    pub fn digest(&self, which: impl Fn(&Path) -> bool) -> u64 {
+        digest(&self.machine().state, which)
+    }
+
+    /// Bytes in files that have a name: what [`set_capacity`](Self::set_capacity) is compared with.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.machine().state.used()
+    }
+
     /// The contents of a file as a read sees them; `None` if there is none. Works on a machine that is off, too.
     #[must_use]
     pub fn contents(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let machine = self.machine();
         let id = machine.state.file(path.as_ref().parent()?, path.as_ref().file_name()?)?;
-        machine.state.files.get(&id).map(|f| f.live.clone())
+        machine.state.files.get(&id).map(|f| f.live.to_vec())
     }
 
     /// Rot: changes a file's contents behind everybody's back, durably. Says whether there is such a file.

@@ -1,6 +1,8 @@
 //! What a power cut leaves of that which was not synced.
 
-use super::state::{Dirty, Inode, SECTOR, State, put};
+use std::collections::BTreeMap;
+
+use super::state::{Dir, Dirty, Inode, SECTOR, State, put};
 
 /// What becomes of the unsynced sectors, lengths and names when the power fails.
 ///
@@ -20,28 +22,35 @@ pub enum Unsynced {
     /// Drawn from this seed: how much is kept, and whether sectors may also be an older version of themselves, or
     /// torn, zero or garbage where they were written.
     Random(u64),
+    /// Two bits for each, the lowest for the first: 0 lost, 1 kept, and for a sector also 2 zeros, 3 garbage where it
+    /// was written. What there are no bits for is lost.
+    Each(u128),
 }
 
 impl Unsynced {
     /// The state after the cut: everything in it is durable.
     pub(super) fn settle(self, state: &State) -> State {
         let mut dice = Dice::new(self);
-        let mut after = state.clone();
-        for dir in after.dirs.values_mut() {
+        let mut dirs = BTreeMap::new();
+        for (path, dir) in &state.dirs {
             let mut names = dir.durable.clone();
-            for change in std::mem::take(&mut dir.pending) {
+            for change in &dir.pending {
                 if dice.keep() {
                     change.apply(&mut names);
                 }
             }
-            (dir.live, dir.durable) = (names.clone(), names);
+            let settled = Dir { live: names.clone(), durable: names, pending: Vec::new() };
+            dirs.insert(path.clone(), settled);
         }
-        for inode in after.files.values_mut() {
-            *inode = Inode::settled(dice.contents(inode));
+        let named: Vec<_> = dirs.values().flat_map(|d| d.live.values().copied()).collect();
+        let mut files = BTreeMap::new();
+        for (id, inode) in &state.files {
+            let settled = dice.inode(inode); // also if it goes: the dice fall in a fixed order
+            if named.contains(id) {
+                files.insert(*id, settled);
+            }
         }
-        let named: Vec<_> = after.dirs.values().flat_map(|d| d.live.values().copied()).collect();
-        after.files.retain(|id, _| named.contains(id));
-        after
+        State { dirs, files, ..*state }
     }
 }
 
@@ -51,6 +60,33 @@ pub(super) fn count(state: &State) -> usize {
     let files: usize =
         state.files.values().map(|f| usize::from(!f.lens.is_empty()) + f.dirty.len()).sum();
     names + files
+}
+
+/// How many lengths and names, which are there or not, and how many sectors are not synced.
+pub(super) fn kinds(state: &State) -> (usize, usize) {
+    let sectors = state.files.values().map(|f| f.dirty.len()).sum();
+    (count(state) - sectors, sectors)
+}
+
+/// Every combination of outcomes: two ways for a length or name, `ways` (two or four) for a sector.
+pub(super) fn every(state: &State, ways: u32) -> Vec<Unsynced> {
+    let mut all = vec![0_u128];
+    for (place, is_sector) in are_sectors(state).into_iter().enumerate() {
+        let ways = if is_sector { ways } else { 2 };
+        let more = |way: u32| all.iter().map(move |each| each | u128::from(way) << (2 * place));
+        all = (0..ways).flat_map(more).collect();
+    }
+    all.into_iter().map(Unsynced::Each).collect()
+}
+
+/// Which of the unsynced things are sectors, in their order.
+fn are_sectors(state: &State) -> Vec<bool> {
+    let mut are = vec![false; state.dirs.values().map(|d| d.pending.len()).sum()];
+    for file in state.files.values() {
+        are.extend(std::iter::repeat_n(false, usize::from(!file.lens.is_empty())));
+        are.extend(std::iter::repeat_n(true, file.dirty.len()));
+    }
+    are
 }
 
 struct Dice {
@@ -80,7 +116,22 @@ impl Dice {
             Unsynced::Only(n) => number == n,
             Unsynced::AllBut(n) => number != n,
             Unsynced::Random(_) => self.rng.f64() < self.keep,
+            Unsynced::Each(_) => self.digit(number) == 1,
         }
+    }
+
+    /// The two bits for the thing with this number.
+    fn digit(&self, number: usize) -> u128 {
+        let Unsynced::Each(each) = self.outcome else { return 0 };
+        if number < 64 { each >> (2 * number) & 3 } else { 0 }
+    }
+
+    fn inode(&mut self, file: &Inode) -> Inode {
+        if file.dirty.is_empty() && file.lens.is_empty() && file.durable.len() == file.durable_len {
+            let (live, durable) = (file.durable.clone(), file.durable.clone());
+            return Inode { live, durable, durable_len: file.durable_len, ..Inode::default() };
+        }
+        Inode::settled(self.contents(file))
     }
 
     fn contents(&mut self, file: &Inode) -> Vec<u8> {
@@ -93,7 +144,7 @@ impl Dice {
                 _ => newest,
             };
         }
-        let mut bytes = file.durable.clone();
+        let mut bytes = file.durable.to_vec();
         for (&sector, dirty) in &file.dirty {
             if let Some(new) = self.sector(file.durable.get(sector * SECTOR..), dirty) {
                 put(&mut bytes, sector, &new);
@@ -104,7 +155,18 @@ impl Dice {
     }
 
     fn sector(&mut self, old: Option<&[u8]>, dirty: &Dirty) -> Option<[u8; SECTOR]> {
+        let number = self.next;
         let keep = self.keep();
+        if let digit @ 2.. = self.digit(number) {
+            let version = dirty.versions.last()?;
+            let mut torn = *version.bytes;
+            let touched = &mut torn[version.touched.clone()];
+            match digit {
+                2 => touched.fill(0),
+                _ => self.rng.fill(touched),
+            }
+            return Some(torn);
+        }
         let Unsynced::Random(_) = self.outcome else {
             return keep.then(|| dirty.versions.last().map(|v| *v.bytes)).flatten();
         };

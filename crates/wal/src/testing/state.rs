@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -16,7 +18,7 @@ pub(super) struct FileId(u64);
 pub(super) struct State {
     pub(super) dirs: BTreeMap<PathBuf, Dir>,
     pub(super) files: BTreeMap<FileId, Inode>,
-    made: u64,
+    pub(super) made: u64,
     /// The number of changes applied: the time of this world.
     pub(super) now: u64,
 }
@@ -98,10 +100,10 @@ impl NameChange {
 /// A file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
-    /// What a read sees.
-    pub(super) live: Vec<u8>,
+    /// What a read sees. Shared until it changes, so that a copy of a disk costs little.
+    pub(super) live: Arc<Vec<u8>>,
     /// Whole sectors, whatever the length says.
-    pub(super) durable: Vec<u8>,
+    pub(super) durable: Arc<Vec<u8>>,
     pub(super) durable_len: usize,
     /// Lengths that were not synced yet, oldest first.
     pub(super) lens: Vec<(u64, usize)>,
@@ -120,7 +122,7 @@ pub(super) struct Dirty {
 #[derive(Clone, Debug)]
 pub(super) struct Version {
     at: u64,
-    pub(super) bytes: Box<[u8; SECTOR]>,
+    pub(super) bytes: Arc<[u8; SECTOR]>,
     /// Which bytes the write touched; a torn write can damage no other.
     pub(super) touched: std::ops::Range<usize>,
 }
@@ -160,7 +162,7 @@ impl State {
         }
     }
 
-    pub(super) fn file(&self, dir: &std::path::Path, name: &std::ffi::OsStr) -> Option<FileId> {
+    pub(super) fn file(&self, dir: &Path, name: &std::ffi::OsStr) -> Option<FileId> {
         self.dirs.get(dir)?.live.get(name).copied()
     }
 
@@ -187,9 +189,13 @@ impl State {
 impl Inode {
     /// A file whose every byte is durable.
     pub(super) fn settled(bytes: Vec<u8>) -> Self {
-        let mut durable = bytes.clone();
-        durable.resize(bytes.len().next_multiple_of(SECTOR), 0);
-        Self { durable_len: bytes.len(), durable, live: bytes, ..Self::default() }
+        let durable_len = bytes.len();
+        let live = Arc::new(bytes);
+        let mut durable = live.clone();
+        if !durable_len.is_multiple_of(SECTOR) {
+            Arc::make_mut(&mut durable).resize(durable_len.next_multiple_of(SECTOR), 0);
+        }
+        Self { durable_len, durable, live, ..Self::default() }
     }
 
     fn write(&mut self, now: u64, offset: usize, data: &[u8]) {
@@ -197,17 +203,18 @@ impl Inode {
         if data.is_empty() {
             return; // no byte, so not even a longer file
         }
-        if end > self.live.len() {
-            self.live.resize(end, 0);
+        let live = Arc::make_mut(&mut self.live);
+        if end > live.len() {
+            live.resize(end, 0);
             self.lens.push((now, end));
         }
-        self.live[offset..end].copy_from_slice(data);
+        live[offset..end].copy_from_slice(data);
         self.touch(now, offset..end);
     }
 
     fn set_len(&mut self, now: u64, len: usize) {
         let before = self.live.len();
-        self.live.resize(len, 0);
+        Arc::make_mut(&mut self.live).resize(len, 0);
         self.lens.push((now, len));
         if len < before {
             self.touch(now, len..before); // reads as zeros if the file grows again
@@ -219,9 +226,10 @@ impl Inode {
             self.durable_len = len;
         }
         self.lens.retain(|(at, _)| *at > upto);
+        let durable = Arc::make_mut(&mut self.durable);
         for (&sector, dirty) in self.dirty.iter_mut().filter(|(_, d)| !d.forgotten) {
             if let Some(version) = dirty.versions.iter().rfind(|v| v.at <= upto) {
-                put(&mut self.durable, sector, &version.bytes[..]);
+                put(durable, sector, &version.bytes[..]);
             }
             dirty.versions.retain(|v| v.at > upto);
         }
@@ -238,14 +246,14 @@ impl Inode {
         let sectors = range.start / SECTOR..range.end.div_ceil(SECTOR);
         for sector in sectors.filter(|_| !range.is_empty()) {
             let start = sector * SECTOR;
-            let mut bytes = Box::new([0; SECTOR]);
+            let mut bytes = [0; SECTOR];
             let live = self.live.get(start..).unwrap_or_default();
             let n = live.len().min(SECTOR);
             bytes[..n].copy_from_slice(&live[..n]);
             let touched = range.start.max(start) - start..range.end.min(start + SECTOR) - start;
             let dirty = self.dirty.entry(sector).or_default();
             dirty.forgotten = false;
-            dirty.versions.push(Version { at: now, bytes, touched });
+            dirty.versions.push(Version { at: now, bytes: Arc::new(bytes), touched });
         }
     }
 }
@@ -257,4 +265,27 @@ pub(super) fn put(bytes: &mut Vec<u8>, sector: usize, new: &[u8]) {
         bytes.resize(range.end, 0);
     }
     bytes[range].copy_from_slice(new);
+}
+
+/// A digest of the names that `which` chooses and of their contents, as a read sees them.
+pub(super) fn digest(state: &State, which: impl Fn(&Path) -> bool) -> u64 {
+    const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut lanes = [PRIME, 3, 5, 7];
+    for (path, dir) in &state.dirs {
+        for (name, id) in dir.live.iter().filter(|(name, _)| which(&path.join(name))) {
+            let mut name_hash = std::hash::DefaultHasher::new();
+            (path, name).hash(&mut name_hash);
+            lanes[0] = (lanes[0] ^ name_hash.finish()).wrapping_mul(PRIME);
+            let Some(file) = state.files.get(id) else { continue };
+            for chunk in file.live.chunks(32) {
+                let mut block = [0; 32];
+                block[..chunk.len()].copy_from_slice(chunk);
+                for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+                    *lane = (*lane ^ u64::from_le_bytes(*word)).wrapping_mul(PRIME).rotate_left(29);
+                }
+            }
+            lanes[1] ^= file.live.len() as u64;
+        }
+    }
+    lanes.into_iter().fold(0, |all, lane| (all ^ lane).wrapping_mul(PRIME).rotate_left(31))
 }

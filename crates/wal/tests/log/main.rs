@@ -7,6 +7,7 @@ mod damage;
 mod faults;
 mod golden;
 mod model;
+mod states;
 mod threads;
 mod tools;
 mod util;
