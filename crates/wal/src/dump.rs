@@ -8,7 +8,7 @@ use std::vec::IntoIter;
 
 use bytes::Bytes;
 
-use crate::format::{FRAMES_START, Fault, Lookup, is_zero, read_frame};
+use crate::format::{FRAMES_START, Fault, FooterState, Lookup, is_zero, read_frame};
 use crate::segment::{Listing, Segment, open};
 use crate::vfs::{Access, Vfs};
 use crate::{Damage, Error, SegmentId};
@@ -61,6 +61,9 @@ impl Dump {
             return Some(surveyed.and_then(|surveyed| {
                 let mut bytes = vec![0; surveyed.segment.size as usize];
                 surveyed.segment.read(&mut bytes, 0)?;
+                if let FooterState::Valid(footer) = &surveyed.footer {
+                    bytes.truncate(footer.table() as usize);
+                }
                 let missing =
                     id.next().filter(|next| self.segments.peek().is_some_and(|id| id != next));
                 self.current = Some(Walk {

@@ -10,6 +10,9 @@ pub(crate) use checkpoint::Checkpoint;
 mod encode;
 pub(crate) use encode::{Encoder, batch_len, checkpoint_len};
 
+mod footer;
+pub(crate) use footer::{Footer, FooterState, Trailer, len as footer_len};
+
 mod frame;
 pub(crate) use frame::{
     Fault, Frame, Kind, MAX_TERM, first_frame, read_entry, read_frame, read_frame_from,
@@ -40,15 +43,22 @@ pub(crate) struct Key(pub(crate) u64);
 impl Key {
     /// The checksum of `bytes`, which stand at `lsn`.
     pub(crate) fn crc(self, lsn: Lsn, bytes: &[u8]) -> u32 {
-        let mut hasher = self.hasher(lsn);
+        self.entry_crc(lsn, 0, bytes)
+    }
+
+    /// The checksum of the entry with this index. It is keyed with that too: an entry read by itself proves which one it
+    /// is, whatever table led to it.
+    pub(crate) fn entry_crc(self, lsn: Lsn, index: u64, bytes: &[u8]) -> u32 {
+        let mut hasher = self.hasher(lsn, index);
         hasher.update(bytes);
         hasher.finalize()
     }
 
     /// A checksum begun for what stands at `lsn`. A CRC tells any two initial values apart, whatever follows.
-    fn hasher(self, lsn: Lsn) -> crc32fast::Hasher {
+    fn hasher(self, lsn: Lsn, index: u64) -> crc32fast::Hasher {
         let lsn = if planted("crc-not-keyed") { Lsn::default() } else { lsn };
-        let mut x = self.0 ^ lsn.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let place = lsn.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0 ^ place ^ index.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
         x = (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         crc32fast::Hasher::new_with_initial((x ^ x >> 32) as u32)
     }

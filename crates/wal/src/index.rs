@@ -1,10 +1,17 @@
-//! Where every entry stands: four bytes an entry, and a few for every change of term.
+//! Where every entry stands: four bytes an entry of the segment being written, nothing for those of the others, and a
+//! few for every change of term.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::format::Trailer;
 use crate::segment::Segment;
+use crate::writer::Held;
 use crate::{EntryId, SegmentId};
+
+mod run;
+use run::Run;
+pub(crate) use run::{Left, Piece};
 
 /// The live entries, one run for every segment on disk, oldest first.
 ///
@@ -17,38 +24,6 @@ pub(crate) struct Index {
     terms: VecDeque<(u64, u64)>,
     /// The entry before the first.
     base: EntryId,
-}
-
-/// The live entries of one segment.
-#[derive(Debug)]
-struct Run {
-    segment: Arc<Segment>,
-    first: u64,
-    offsets: Vec<u32>,
-    /// The end of the last entry that was written to the segment.
-    end: u32,
-    /// The last entry of the log when the segment was begun: its checkpoint knows the term of that one.
-    after: u64,
-}
-
-/// Consecutive entries of one segment, and the bytes they stand in.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) first: u64,
-    pub(crate) offsets: Vec<u32>,
-    pub(crate) end: u32,
-}
-
-impl Run {
-    fn next(&self) -> u64 {
-        self.first + self.offsets.len() as u64
-    }
-
-    /// The end of the bytes in which the entry at `at` stands: where the next one begins, or the last one ends.
-    fn end_of(&self, at: usize) -> u32 {
-        self.offsets.get(at + 1).copied().unwrap_or(self.end)
-    }
 }
 
 impl Index {
@@ -84,8 +59,55 @@ impl Index {
 
     /// From here on entries go to `segment`.
     pub(crate) fn begin_segment(&mut self, segment: Arc<Segment>) {
-        let after = self.last();
-        self.runs.push_back(Run { segment, first: after + 1, offsets: Vec::new(), end: 0, after });
+        self.runs.push_back(Run::new(segment, self.last()));
+    }
+
+    /// No more entries go to the current segment, whose frames end at `end`, the last one with the checksum `chain`. What
+    /// it says of itself is fixed here, whatever is overwritten later. `None` if it was left before, or there is none.
+    pub(crate) fn leave_segment(&mut self, end: u32, chain: u32) -> Option<Left> {
+        let first = self.runs.back()?.held_from();
+        let later = self.terms.iter().filter(|(index, _)| *index > first);
+        let terms: Vec<_> = match self.term(first).filter(|_| first <= self.last()) {
+            Some(term) => std::iter::once((first, term)).chain(later.copied()).collect(),
+            None => Vec::new(),
+        };
+        self.runs.back_mut()?.leave(end, chain, terms)
+    }
+
+    /// What the current segment holds.
+    pub(crate) fn held(&self) -> Held {
+        let Some(run) = self.runs.back() else { return Held::default() };
+        let begun = self.terms.iter().filter(|(index, _)| *index > run.held_from()).count() as u64;
+        Held { entries: run.held(), terms: 1 + begun, term: self.last_id().term }
+    }
+
+    /// The footer of `segment` is on disk and was checked.
+    pub(crate) fn footer_written(&mut self, segment: SegmentId) {
+        if let Some(run) = self.runs.iter_mut().find(|run| run.segment.id == segment) {
+            run.written();
+        }
+    }
+
+    /// Does to the log what the current segment does, by its footer, which was checked and follows.
+    pub(crate) fn adopt(&mut self, trailer: &Trailer, terms: &[(u64, u64)]) {
+        if let Some(base) = trailer.reset {
+            self.reset(base);
+        }
+        self.truncate(trailer.first);
+        if let Some(run) = self.runs.back_mut() {
+            run.adopt(trailer);
+        }
+        for (index, term) in terms {
+            self.push_term(*index, *term);
+        }
+    }
+
+    /// Forgets every entry, because a snapshot takes their place; the next one is the one after `base`.
+    pub(crate) fn install(&mut self, base: EntryId) {
+        self.reset(base);
+        if let Some(run) = self.runs.back_mut() {
+            run.installed(base);
+        }
     }
 
     /// Forgets every entry; the next one is the one after `base`.
@@ -93,8 +115,7 @@ impl Index {
         self.base = base;
         self.terms.clear();
         for run in &mut self.runs {
-            run.first = base.index + 1;
-            run.offsets = Vec::new();
+            run.clear(base.index + 1);
         }
     }
 
@@ -106,8 +127,7 @@ impl Index {
             return;
         }
         for run in self.runs.iter_mut().rev().take_while(|run| run.next() > index) {
-            run.offsets.truncate(index.saturating_sub(run.first) as usize);
-            run.first = run.first.min(index);
+            run.truncate(index);
         }
         while self.terms.back().is_some_and(|(first, _)| *first >= index) {
             self.terms.pop_back();
@@ -116,10 +136,13 @@ impl Index {
 
     /// Adds the next entry, which stands at `offset` of the current segment. [`extend_to`](Self::extend_to) follows.
     pub(crate) fn push(&mut self, offset: u32, term: u64) {
-        let index = self.last() + 1;
-        if let Some(run) = self.runs.back_mut() {
-            run.offsets.push(offset);
-        }
+        let Some(run) = self.runs.back_mut() else { return };
+        let index = run.next();
+        run.push(offset);
+        self.push_term(index, term);
+    }
+
+    fn push_term(&mut self, index: u64, term: u64) {
         if self.terms.back().is_none_or(|(_, t)| *t != term) {
             self.terms.push_back((index, term));
         }
@@ -128,7 +151,7 @@ impl Index {
     /// The last entry ends at `end`.
     pub(crate) fn extend_to(&mut self, end: u32) {
         if let Some(run) = self.runs.back_mut() {
-            run.end = end;
+            run.extend_to(end);
         }
     }
 
@@ -141,12 +164,8 @@ impl Index {
         let first = self.first();
         let Some(term) = self.term(first).filter(|_| self.contains(first)) else { return };
         let emptied = self.runs.iter().take_while(|run| run.next() <= first).count();
-        for run in self.runs.iter_mut().take(emptied) {
-            run.first = first + 1;
-        }
-        if let Some(run) = self.runs.get_mut(emptied) {
-            run.offsets.remove(0);
-            run.first = first + 1;
+        for run in self.runs.iter_mut().take(emptied + 1) {
+            run.shift();
         }
         self.base = EntryId { term, index: first };
         self.drop_terms();
@@ -155,14 +174,8 @@ impl Index {
     /// Drops the oldest segments as long as all their entries are before `before`, but none from `keep` on.
     pub(crate) fn release(&mut self, before: u64, keep: SegmentId) -> Vec<Arc<Segment>> {
         let mut released = Vec::new();
-        while let Some(next) = self.runs.get(1) {
-            let goes = |run: &Run| {
-                // Where the next segment overwrites the end of this one, nobody will know the term of the entry before
-                // its first: that one will serve as the entry before instead, and must not be wanted either.
-                let known = next.after == run.next() - 1;
-                run.segment.id < keep && run.next() + u64::from(!known) <= before
-            };
-            if !self.runs.front().is_some_and(goes) {
+        while let Some((run, next)) = self.runs.front().zip(self.runs.get(1)) {
+            if run.segment.id >= keep || gone_before(run, next) > before {
                 break;
             }
             let Some(run) = self.runs.pop_front() else { break };
@@ -198,18 +211,12 @@ impl Index {
         }
     }
 
-    /// The entries from `lo` to before `hi` that stand in one segment with `lo`.
-    pub(crate) fn piece(&self, lo: u64, hi: u64) -> Option<Piece> {
+    /// The entries from `lo` to before `hi` that stand in one segment with `lo`, as many as `places` has room for, which
+    /// takes one more number than entries. [`Piece::locate`] completes it.
+    pub(crate) fn piece(&self, lo: u64, hi: u64, places: &mut [u32]) -> Option<Piece> {
         let after = self.runs.partition_point(|run| run.first <= lo);
         let run = self.runs.get(after.checked_sub(1)?).filter(|run| lo < run.next())?;
-        let from = (lo - run.first) as usize;
-        let to = (hi.min(run.next()).saturating_sub(run.first) as usize).max(from + 1);
-        Some(Piece {
-            segment: run.segment.clone(),
-            first: lo,
-            offsets: run.offsets[from..to].to_vec(),
-            end: run.end_of(to - 1),
-        })
+        run.piece(lo, hi, places)
     }
 
     /// The segments on disk, oldest first.
@@ -219,7 +226,16 @@ impl Index {
 
     /// Heap bytes behind the index.
     pub(crate) fn heap_bytes(&self) -> u64 {
-        let offsets: usize = self.runs.iter().map(|run| run.offsets.capacity() * 4).sum();
-        (offsets + self.terms.capacity() * 16) as u64
+        let runs: usize = self.runs.iter().map(Run::heap_bytes).sum();
+        (runs + self.terms.capacity() * 16) as u64
     }
+}
+
+/// The first index that may still be wanted when `run` goes.
+///
+/// Where the next segment overwrites the end of this one, nobody will know the term of the entry before its first: that
+/// one will serve as the entry before instead, and must not be wanted either.
+fn gone_before(run: &Run, next: &Run) -> u64 {
+    let known = next.after == run.next() - 1;
+    run.next() + u64::from(!known)
 }

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use crate::bell::Bell;
 use crate::commit::{Commit, Ticket};
 use crate::format::{FRAMES_START, Position, checkpoint_len};
+use crate::index::{Left, Piece};
 use crate::recover::Recovery;
 use crate::segment::{Pool, Segment};
 use crate::state::State;
@@ -46,8 +47,8 @@ pub(crate) struct Inner {
     pub(crate) writer: Mutex<Writer>,
     pub(crate) commit: Commit,
     pub(crate) pool: Pool,
-    /// Segments that are full, whose mark slot does not yet name a later one.
-    pub(crate) unfinished: Mutex<Vec<Arc<Segment>>>,
+    /// Segments that were left, oldest first, and lack a footer or a slot that names a later one.
+    pub(crate) unfinished: Mutex<Vec<Left>>,
     pub(crate) counters: Counters,
     pub(crate) observer: Arc<dyn Observer>,
     /// Rung when there is something to look after: a segment was begun, or the log is closed.
@@ -66,7 +67,7 @@ pub(crate) struct Parts {
     pub(crate) proven: Lsn,
     pub(crate) active: Arc<Segment>,
     pub(crate) pool: Pool,
-    pub(crate) unfinished: Vec<Arc<Segment>>,
+    pub(crate) unfinished: Vec<Left>,
     pub(crate) lock: Box<dyn Lock>,
     pub(crate) recovery: Recovery,
     pub(crate) observer: Arc<dyn Observer>,
@@ -78,8 +79,8 @@ impl Wal {
             parts;
         let commit = Commit::new(end, proven, pool.layout.sync);
         let inner = Inner {
+            writer: Mutex::new(Writer::new(active, end, state.index.held())),
             state: RwLock::new(state),
-            writer: Mutex::new(Writer::new(active, end)),
             commit,
             pool,
             unfinished: Mutex::new(unfinished),
@@ -183,10 +184,7 @@ impl Wal {
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Corrupt`], [`Error::Io`].
     pub fn entry(&self, index: u64) -> Result<Entry, Error> {
-        let beyond =
-            index.checked_add(1).ok_or_else(|| self.inner.state.read().out_of_range(index))?;
-        let read = read::entries(index..beyond, u64::MAX, |r| self.inner.piece(r))?;
-        read.into_iter().next().ok_or_else(|| self.inner.state.read().out_of_range(index))
+        read::entry(index, |range, places| self.inner.piece(range, places))
     }
 
     /// The entries of `range`, in order, up to `max_bytes` of payload: at least one, if the range is not empty.
@@ -195,7 +193,7 @@ impl Wal {
     /// [`Error::OutOfRange`] if any of the range is not there, [`Error::Corrupt`], [`Error::Io`].
     pub fn entries(&self, range: Range<u64>, max_bytes: u64) -> Result<Vec<Entry>, Error> {
         self.inner.state.read().check_range(&range)?;
-        read::entries(range, max_bytes, |r| self.inner.piece(r))
+        read::entries(range, max_bytes, |range, places| self.inner.piece(range, places))
     }
 
     /// Removes the oldest segments that hold nothing but entries before `before`: whole files, so that entries before
@@ -224,7 +222,7 @@ impl Wal {
         let mut released = Released::default();
         let layout = &inner.pool.layout;
         for segment in segments {
-            inner.unfinished.lock().retain(|other| other.id != segment.id);
+            inner.unfinished.lock().retain(|left| left.segment.id != segment.id);
             // Durably, one by one: a crash could leave an older one and not this, and a hole looks like damage.
             let removed = segment.remove(&*layout.vfs, &layout.dir, layout.sync);
             inner.or_poison(removed)?;
@@ -313,9 +311,10 @@ impl Inner {
         result
     }
 
-    fn piece(&self, range: Range<u64>) -> Result<crate::index::Piece, Error> {
+    fn piece(&self, range: Range<u64>, places: &mut [u32]) -> Result<Piece, Error> {
         let state = self.state.read();
-        state.index.piece(range.start, range.end).ok_or_else(|| state.out_of_range(range.start))
+        let piece = state.index.piece(range.start, range.end, places);
+        piece.ok_or_else(|| state.out_of_range(range.start))
     }
 
     fn close(&self) -> Result<(), Error> {

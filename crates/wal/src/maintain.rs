@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::bell::Bell;
+use crate::index::Left;
 use crate::log::Inner;
 use crate::{Error, Lsn, Wal};
 
@@ -21,8 +22,9 @@ impl Wal {
         self.inner.or_poison(self.inner.pool.fill())
     }
 
-    /// Writes a last mark to every segment that was left and whose successor holds durable frames, so that the loss of
-    /// any later segment is noticed. Says how many it finished.
+    /// Writes a footer and a last mark to every segment that was left and whose successor holds durable frames: from then
+    /// on the next opening need not read it, its entries take no heap, and the loss of any later segment is noticed. One
+    /// sync for each; says how many it finished.
     ///
     /// # Errors
     /// [`Error::Io`], which poisons the log.
@@ -39,7 +41,7 @@ impl Wal {
     /// [`Error::Io`], which poisons the log.
     pub fn idle(&self) -> Result<bool, Error> {
         let _open = self.inner.keep_open()?;
-        self.inner.mark_idle()
+        self.inner.mark_idle(false)
     }
 }
 
@@ -47,7 +49,7 @@ impl Inner {
     /// All marks that can be written now; for closing.
     pub(crate) fn write_marks(&self) -> Result<(), Error> {
         self.finish()?;
-        self.mark_idle()?;
+        self.mark_idle(true)?;
         Ok(())
     }
 
@@ -60,19 +62,21 @@ impl Inner {
         let mut finished = 0;
         let next = || {
             let left = self.unfinished.lock();
-            left.first().filter(|s| s.id < durable.lsn.segment()).cloned()
+            left.first().filter(|left| left.segment.id < durable.lsn.segment()).cloned()
         };
-        // The list is not locked while the disk works: a roll adds to it.
-        while let Some(segment) = next() {
-            let wrote = self.or_poison(segment.write_slot(durable, true))?;
+        // The list is not locked while the disk works: a roll adds to it. In order, and each synced before the next.
+        while let Some(Left { segment, footer }) = next() {
+            let wrote = self.or_poison(segment.finish(footer.as_deref(), durable))?;
+            self.state.write().index.footer_written(segment.id);
             self.counters.marks.fetch_add(wrote.into(), Ordering::Relaxed);
             finished += usize::from(wrote);
-            self.unfinished.lock().retain(|other| other.id != segment.id);
+            self.unfinished.lock().retain(|other| other.segment.id != segment.id);
         }
         Ok(finished)
     }
 
-    fn mark_idle(&self) -> Result<bool, Error> {
+    /// `closing` says that nothing will be written any more.
+    fn mark_idle(&self, closing: bool) -> Result<bool, Error> {
         self.commit.check()?;
         let active = self.writer.lock().active().clone();
         let durable = self.commit.durable();
@@ -80,7 +84,7 @@ impl Inner {
         if !self.pool.layout.sync || durable.lsn.segment() != active.id {
             return Ok(false);
         }
-        let wrote = self.or_poison(active.write_slot(durable, true))?;
+        let wrote = self.or_poison(active.write_slot(durable, closing, true))?;
         self.counters.marks.fetch_add(wrote.into(), Ordering::Relaxed);
         Ok(wrote)
     }

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use crate::format::{Checkpoint, Encoder, Key, Position, first_frame};
 use crate::log::Parts;
 use crate::recover::{Recovery, repair};
+use crate::scan::{How, scan};
 use crate::segment::{LOCK, Layout, Listing, Pool, survey};
 use crate::stats::Silent;
 use crate::vfs::{Access, Lock, RealVfs, Vfs};
-use crate::{
-    Dump, EntryId, Error, Follow, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal, scan,
-};
+use crate::{Dump, EntryId, Error, Follow, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal};
 
 /// How to make or open a log.
 ///
@@ -34,6 +33,7 @@ use crate::{
 pub struct Options {
     segment_size: u64,
     sync: bool,
+    verify: bool,
     log_id: Option<u64>,
     vfs: Arc<dyn Vfs>,
     observer: Arc<dyn Observer>,
@@ -57,6 +57,7 @@ impl Options {
         Self {
             segment_size: 64 << 20,
             sync: true,
+            verify: false,
             log_id: None,
             vfs: Arc::new(RealVfs),
             observer: Arc::new(Silent),
@@ -70,6 +71,19 @@ impl Options {
     #[must_use]
     pub fn segment_size(mut self, bytes: u64) -> Self {
         self.segment_size = bytes;
+        self
+    }
+
+    /// Whether opening reads every byte of the log. Off by default: then a segment that was left is known by its footer,
+    /// which is checked, and its entries are checked when they are read. Opening takes as long as there are segments, and
+    /// as the last one takes to read.
+    ///
+    /// What is not read is not lost, only found later: a damaged entry is refused by whoever reads it, at the latest when
+    /// a follower or the state machine needs it. Turn this on where it must be known at once, and time does not count; or
+    /// let [`open_read_only`](Self::open_read_only) check the log, which always reads everything.
+    #[must_use]
+    pub fn verify(mut self, on: bool) -> Self {
+        self.verify = on;
         self
     }
 
@@ -166,8 +180,8 @@ impl Options {
         }))
     }
 
-    /// Opens the log in `dir`: checks every byte of it, sets a torn tail aside, makes durable what it accepts, and only
-    /// then returns. Reads every segment once; opening takes as long as that.
+    /// Opens the log in `dir`: checks it, as thoroughly as [`verify`](Self::verify) says, sets a torn tail aside, makes
+    /// durable what it accepts, and only then returns.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Locked`], [`Error::Corrupt`] (nothing was changed), [`Error::UnknownVersion`]
@@ -179,11 +193,13 @@ impl Options {
             return Err(Error::NotFound { dir: dir.into() });
         }
         let lock = self.lock(dir)?;
+        let how = if self.verify { How::Everything } else { How::Footers };
         let read = || {
             let listing = Listing::read(&*self.vfs, dir)?.unwrap_or_default();
             let surveyed = survey(&*self.vfs, dir, &listing.segments, Access::ReadWrite)?;
-            let scan = scan::scan(&surveyed)?;
-            Ok((scan, Recovery::of(&surveyed, &listing)))
+            let scan = scan(&surveyed, how)?;
+            let recovery = Recovery::of(&surveyed, &listing, &scan);
+            Ok((scan, recovery))
         };
         let (mut scan, mut recovery) = read()?;
         for name in &recovery.temporaries {
@@ -202,15 +218,12 @@ impl Options {
         let active = active.clone();
         let layout = self.layout(dir, active.key.0);
         let proven = if self.sync { scan.end.lsn } else { scan.proven };
-        let mut unfinished: Vec<_> = scan.ends.iter().map(|(segment, _)| segment.clone()).collect();
-        unfinished.pop();
-        unfinished.retain(|segment| segment.slot_mark().segment() <= segment.id);
         Ok(Wal::assemble(Parts {
             end: scan.end,
             proven,
             pool: Pool::new(layout, active.id, scan.ready),
             active,
-            unfinished,
+            unfinished: scan.unfinished,
             state: scan.state,
             lock,
             recovery,

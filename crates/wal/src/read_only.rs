@@ -6,8 +6,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::recover::{Recovery, TornTail};
-use crate::scan::{Scan, scan};
+use crate::index::Piece;
+use crate::recover::Recovery;
+use crate::scan::{How, Scan, scan};
 use crate::segment::{Listing, survey};
 use crate::state::State;
 use crate::vfs::{Access, Vfs};
@@ -68,10 +69,9 @@ impl ReadOnly {
         let listing = Listing::read(vfs, dir)?.filter(|listing| !listing.segments.is_empty());
         let listing = listing.ok_or_else(|| Error::NotFound { dir: dir.into() })?;
         let surveyed = survey(vfs, dir, &listing.segments, Access::Read)?;
-        let mut recovery = Recovery::of(&surveyed, &listing);
-        let Scan { state, end, proven, ends, ready, junk } = scan(&surveyed)?;
-        recovery.torn = TornTail::of(&junk);
-        recovery.last = end.last;
+        let scan = scan(&surveyed, How::Beside)?;
+        let recovery = Recovery::of(&surveyed, &listing, &scan);
+        let Scan { state, end, proven, ends, ready, .. } = scan;
         let log_id = surveyed.first().map_or(0, |one| one.segment.key.0);
         let live = ends.iter().map(|(s, end)| (s, Some(u64::from(*end))));
         let segments = live
@@ -124,8 +124,7 @@ impl ReadOnly {
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Corrupt`] if it was damaged since, [`Error::Io`].
     pub fn entry(&self, index: u64) -> Result<Entry, Error> {
-        let read = self.entries(index..index.saturating_add(1), u64::MAX)?;
-        read.into_iter().next().ok_or_else(|| self.state.out_of_range(index))
+        read::entry(index, |range, places| self.piece(range, places))
     }
 
     /// The entries of `range`, up to `max_bytes` of payload but at least one.
@@ -134,9 +133,12 @@ impl ReadOnly {
     /// As [`entry`](Self::entry).
     pub fn entries(&self, range: Range<u64>, max_bytes: u64) -> Result<Vec<Entry>, Error> {
         self.state.check_range(&range)?;
-        read::entries(range, max_bytes, |r| {
-            self.state.index.piece(r.start, r.end).ok_or_else(|| self.state.out_of_range(r.start))
-        })
+        read::entries(range, max_bytes, |range, places| self.piece(range, places))
+    }
+
+    fn piece(&self, range: Range<u64>, places: &mut [u32]) -> Result<Piece, Error> {
+        let piece = self.state.index.piece(range.start, range.end, places);
+        piece.ok_or_else(|| self.state.out_of_range(range.start))
     }
 
     /// What an opening for writing would find, and do. `rewritten` is 0, and a torn tail's copies are none: nothing was

@@ -31,6 +31,9 @@ pub struct Recovery {
     /// Copies of the segment header that do not read back, by segment and offset, while others do. No crash damages
     /// the first: if it is here, look at the disk.
     pub damaged_headers: Vec<(SegmentId, u32)>,
+    /// Segments whose footer was written whole and no longer reads back, or does not say what the frames say. Nothing is
+    /// lost: the segment was read instead, and the footer is written anew. But no crash does that.
+    pub damaged_footers: Vec<SegmentId>,
     /// Files in the directory that are not the log's; left alone.
     pub unknown: Vec<OsString>,
 }
@@ -50,7 +53,7 @@ pub struct TornTail {
 }
 
 impl Recovery {
-    pub(crate) fn of(surveyed: &[Surveyed], listing: &Listing) -> Self {
+    pub(crate) fn of(surveyed: &[Surveyed], listing: &Listing, scan: &Scan) -> Self {
         let damaged = surveyed
             .iter()
             .flat_map(|one| one.damaged_headers.iter().map(|offset| (one.segment.id, *offset)));
@@ -58,6 +61,9 @@ impl Recovery {
             temporaries: listing.temporaries.clone(),
             unknown: listing.unknown.clone(),
             damaged_headers: damaged.collect(),
+            damaged_footers: scan.damaged_footers.clone(),
+            torn: TornTail::of(&scan.junk),
+            last: scan.end.last,
             ..Self::default()
         }
     }
@@ -75,6 +81,9 @@ impl Recovery {
         }
         for (segment, offset) in &self.damaged_headers {
             log::warn!(dir:%, segment:%, offset; "a copy of a segment header does not read back");
+        }
+        for segment in &self.damaged_footers {
+            log::warn!(dir:%, segment:%; "the footer of a segment does not read back; it is written anew");
         }
         for name in &self.unknown {
             log::warn!(dir:%, name:?; "not a file of the log, left alone");
@@ -105,8 +114,6 @@ pub(crate) fn repair(
     sync: bool,
     report: &mut Recovery,
 ) -> Result<bool, Error> {
-    report.last = scan.end.last;
-    report.torn = TornTail::of(&scan.junk);
     if let Some(torn) = &mut report.torn {
         for junk in &scan.junk {
             torn.set_aside.push(set_aside(vfs, dir, junk, sync)?);
@@ -125,11 +132,12 @@ pub(crate) fn repair(
     if sync {
         report.rewritten = rewrite(vfs, dir, scan)?;
     }
-    if sync
-        && report.rewritten == 0
+    // If the log was closed there, that is taken back before anything is written behind.
+    if report.rewritten == 0
         && let Some((active, _)) = scan.ends.last()
+        && (sync || active.closed())
     {
-        active.write_slot(scan.end, sync)?;
+        active.write_slot(scan.end, false, sync)?;
     }
     Ok(report.torn.is_some() || report.rewritten > 0)
 }

@@ -1,13 +1,15 @@
 //! A segment: one file of the log, of fixed length, every block of it written before its first use.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::error::is_full;
-use crate::format::{FRAMES_START, HEADER_COPIES, Key, Position, SegmentHeader, Slot};
+use crate::format::{FRAMES_START, Footer, HEADER_COPIES, Key, Position, SegmentHeader, Slot};
 use crate::vfs::{File, Vfs};
 use crate::{Damage, Entry, Error, Lsn, SegmentId, format, planted};
 
@@ -32,6 +34,8 @@ pub(crate) struct Segment {
     file: Box<dyn File>,
     /// The last mark slot written.
     slot: Mutex<Option<Slot>>,
+    /// Whether this run has written the footer: once, because readers look into it from then on.
+    finished: AtomicBool,
 }
 
 impl Segment {
@@ -43,7 +47,8 @@ impl Segment {
         slot: Option<Slot>,
     ) -> Self {
         let SegmentHeader { log_id, id, size } = header;
-        Self { id, size, key: Key(log_id), path, file, slot: Mutex::new(slot) }
+        let (key, slot, finished) = (Key(log_id), Mutex::new(slot), AtomicBool::new(false));
+        Self { id, size, key, path, file, slot, finished }
     }
 
     /// Makes a segment that is durable under its final name, every block written, with what `fill` adds to the headers.
@@ -115,7 +120,7 @@ impl Segment {
         let header = SegmentHeader { log_id: self.key.0, id: self.id, size: self.size };
         let before = *self.slot.lock();
         let counter = before.map_or(0, |slot| slot.counter) + 1;
-        let slot = durable.map(|durable| Slot { counter, durable }).or(before);
+        let slot = durable.map(|durable| Slot { counter, durable, clean: false }).or(before);
         let copy = Self::make(vfs, dir, header, true, |file| {
             let mut piece = vec![0; ZEROS.len().min((end - FRAMES_START) as usize)];
             for offset in (FRAMES_START..end).step_by(ZEROS.len()) {
@@ -168,43 +173,82 @@ impl Segment {
         self.slot.lock().map_or(Lsn::default(), |slot| slot.durable.lsn)
     }
 
-    /// Writes a mark slot and syncs it, unless the newest one here says as much. Synced before it returns: of two
-    /// slots one at most can be torn, and a header copy with it. Says whether it wrote.
-    pub(crate) fn write_slot(&self, durable: Position, sync: bool) -> Result<bool, Error> {
+    /// Writes a mark slot and syncs it, unless the newest one here says as much; `clean` says that nothing stands behind
+    /// `durable`. Synced before it returns: of two slots one at most can be torn, and a header copy with it. Says whether
+    /// it wrote.
+    pub(crate) fn write_slot(
+        &self,
+        durable: Position,
+        clean: bool,
+        sync: bool,
+    ) -> Result<bool, Error> {
         let mut slot = self.slot.lock();
-        if slot.is_some_and(|slot| slot.durable.lsn >= durable.lsn) {
-            return Ok(false);
-        }
-        let next = Slot { counter: slot.map_or(0, |slot| slot.counter) + 1, durable };
-        self.write(&next.encode(self.key, self.id), next.offset())?;
-        if sync {
+        let wrote = self.put_slot(&mut slot, durable, clean)?;
+        if wrote && sync {
             self.sync()?;
         }
+        Ok(wrote)
+    }
+
+    fn put_slot(
+        &self,
+        slot: &mut Option<Slot>,
+        durable: Position,
+        clean: bool,
+    ) -> Result<bool, Error> {
+        if slot.is_some_and(|slot| slot.durable.lsn >= durable.lsn && slot.clean == clean) {
+            return Ok(false);
+        }
+        let next = Slot { counter: slot.map_or(0, |slot| slot.counter) + 1, durable, clean };
+        self.write(&next.encode(self.key, self.id), next.offset())?;
         *slot = Some(next);
         Ok(true)
     }
 
+    /// Writes what is still to be written to a segment that was left: its footer, if there is room for it, and a slot
+    /// that names a later segment. One sync makes both durable; either may be missing after a crash. Says whether there
+    /// was anything to write.
+    ///
+    /// Everything that the footer speaks of must be durable, and the head of the next segment too.
+    pub(crate) fn finish(&self, footer: Option<&Footer>, durable: Position) -> Result<bool, Error> {
+        let mut slot = self.slot.lock();
+        let footer = footer.filter(|_| !self.finished.swap(true, Ordering::AcqRel));
+        let footer = footer.and_then(|footer| footer.encode(self.key, self.id, self.size));
+        if let Some((at, bytes)) = &footer {
+            self.write(bytes, *at)?;
+        }
+        let wrote = self.put_slot(&mut slot, durable, false)? || footer.is_some();
+        if wrote {
+            self.sync()?;
+        }
+        Ok(wrote)
+    }
+
+    /// Whether the newest slot says that the log was closed here.
+    pub(crate) fn closed(&self) -> bool {
+        self.slot.lock().is_some_and(|slot| slot.clean)
+    }
+
     /// The bytes of one whole entry or several, from `start` to `end`, which must have been written completely.
     pub(crate) fn view(&self, start: u32, end: u32) -> Result<Bytes, Error> {
-        let view = self.file.view(u64::from(start), (end - start) as usize);
+        // What leads here was checked once; a disk may have changed it since.
+        let damage = Damage::Bounds { found: end };
+        let len = end.checked_sub(start).ok_or_else(|| Error::corrupt(self.id, start, damage))?;
+        let view = self.file.view(u64::from(start), len as usize);
         view.map_err(Error::io("map", &self.path))
     }
 
-    /// Reads entry `index` from `bytes`, a view that begins at `start`. The payload is a slice of the view.
+    /// Reads entry `index`, which stands at `offset`, from bytes that begin there. Gives where the payload is in them.
     pub(crate) fn entry(
         &self,
-        bytes: &Bytes,
-        start: u32,
+        bytes: &[u8],
         offset: u32,
         index: u64,
-    ) -> Result<Entry, Error> {
-        let from = (offset - start) as usize;
-        let rest = bytes.get(from..).unwrap_or_default();
+    ) -> Result<(Entry, Range<usize>), Error> {
         let (term, kind, payload) =
-            format::read_entry(rest, self.key, Lsn::new(self.id, offset))
+            format::read_entry(bytes, self.key, Lsn::new(self.id, offset), index)
                 .map_err(|fault| Error::corrupt(self.id, offset, fault.damage))?;
-        let data = bytes.slice(from + payload.start..from + payload.end);
-        Ok(Entry { index, term, kind, data })
+        Ok((Entry { index, term, kind, data: Bytes::new() }, payload))
     }
 
     /// The damage that a wrong length is.

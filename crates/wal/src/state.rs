@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::format::{Checkpoint, Frame, Kind, MAX_TERM};
+use crate::format::{Checkpoint, Frame, Kind, MAX_TERM, Trailer};
 use crate::index::Index;
 use crate::{Batch, EntryId, Error, HardState, SnapshotMark, planted};
 
@@ -126,7 +126,7 @@ impl State {
 
     fn install(&mut self, mark: SnapshotMark) {
         if !planted("stale-entries-after-install") || self.index.last() <= mark.index {
-            self.index.reset(mark.id());
+            self.index.install(mark.id());
         }
         self.mark = Some(mark);
     }
@@ -168,12 +168,28 @@ impl State {
         Ok(())
     }
 
-    /// Begins with the checkpoint of the oldest segment: everything before is known by it alone.
-    pub(crate) fn begin(&mut self, checkpoint: &Checkpoint) {
-        self.index.reset(checkpoint.last());
+    /// Takes over all of a segment by its footer, which was checked and follows, and by the checkpoint of the next one:
+    /// what the frames said besides entries.
+    pub(crate) fn adopt(
+        &mut self,
+        trailer: &Trailer,
+        terms: &[(u64, u64)],
+        checkpoint: &Checkpoint,
+    ) {
+        self.index.adopt(trailer, terms);
+        self.set_registers(checkpoint);
+    }
+
+    fn set_registers(&mut self, checkpoint: &Checkpoint) {
         self.metadata = checkpoint.metadata.clone();
         self.hard_state = checkpoint.hard_state();
         self.mark = checkpoint.mark();
+    }
+
+    /// Begins with the checkpoint of the oldest segment: everything before is known by it alone.
+    pub(crate) fn begin(&mut self, checkpoint: &Checkpoint) {
+        self.index.reset(checkpoint.last());
+        self.set_registers(checkpoint);
     }
 
     /// Ends a replay. Says whether every entry that no snapshot covers is there.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::format::{Encoder, FRAMES_START, Position, batch_len, checkpoint_len};
+use crate::format::{Encoder, FRAMES_START, Position, batch_len, checkpoint_len, footer_len};
 use crate::log::Inner;
 use crate::segment::Segment;
 use crate::{Batch, Error, Lsn};
@@ -23,17 +23,48 @@ pub(crate) struct Writer {
     staging: Vec<u8>,
     /// Where the entries of the batch in hand stand.
     offsets: Vec<u32>,
+    /// What the active segment's footer must have room for.
+    held: Held,
+}
+
+/// How many entries a segment holds, and how many runs of terms. Those that were overwritten may be counted too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) entries: u64,
+    pub(crate) terms: u64,
+    /// The last term.
+    pub(crate) term: u64,
+}
+
+impl Held {
+    /// With the entries of a batch. Terms that go up and down within one, as those of a Raft log never do, are not all
+    /// counted; then the footer may not fit, and the segment does without.
+    fn and(self, batch: &Batch<'_>) -> Self {
+        let Some((first, last)) = batch.entries.first().zip(batch.entries.last()) else {
+            return self;
+        };
+        let pairs = if first.term == last.term { &[] } else { batch.entries };
+        let changes = pairs.windows(2).filter(|pair| pair[0].term != pair[1].term).count() as u64;
+        let begun = u64::from(self.terms == 0 || self.term != first.term);
+        let entries = self.entries + batch.entries.len() as u64;
+        Self { entries, terms: self.terms + begun + changes, term: last.term }
+    }
+
+    fn footer_len(self) -> u64 {
+        footer_len(self.entries, self.terms)
+    }
 }
 
 impl Writer {
-    pub(crate) fn new(active: Arc<Segment>, end: Position) -> Self {
+    pub(crate) fn new(active: Arc<Segment>, end: Position, held: Held) -> Self {
         let Position { lsn, chain, .. } = end;
-        Self { active, offset: lsn.offset(), chain, staging: Vec::new(), offsets: Vec::new() }
+        let (staging, offsets) = (Vec::new(), Vec::new());
+        Self { active, offset: lsn.offset(), chain, staging, offsets, held }
     }
 
-    /// Bytes left in the active segment.
+    /// Bytes left in the active segment, but for its footer.
     pub(crate) fn room(&self) -> u64 {
-        u64::from(self.active.size - self.offset)
+        u64::from(self.active.size - self.offset).saturating_sub(self.held.footer_len())
     }
 
     pub(crate) fn active(&self) -> &Arc<Segment> {
@@ -46,8 +77,11 @@ impl Writer {
         self.offsets.clear();
         let len = batch_len(batch);
         self.check_registers(inner, batch)?;
-        if len > self.room() {
-            self.roll(inner, len)?;
+        let held = self.held.and(batch);
+        if len + held.footer_len() > u64::from(self.active.size - self.offset) {
+            self.roll(inner, len, Held::default().and(batch))?;
+        } else {
+            self.held = held;
         }
         let mark = inner.commit.mark();
         let offsets = &mut self.offsets;
@@ -82,21 +116,22 @@ impl Writer {
         if bytes > limit { Err(Error::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 
-    /// Goes to the next segment that has room for `len` bytes behind its checkpoint, which it stages. Nothing is synced:
-    /// the segment has been durable since it was prepared, and what goes into it is synced with the next wait.
+    /// Goes to the next segment that has room for `len` bytes behind its checkpoint, which it stages, and for the footer
+    /// of what they hold. Nothing is synced: the segment has been durable since it was prepared, and what goes into it is
+    /// synced with the next wait.
     ///
     /// What does not fit into any is refused. If none can be had, the log stays as it is (or at the head of a segment
     /// that is too small): retryable.
-    fn roll(&mut self, inner: &Inner, len: u64) -> Result<(), Error> {
+    fn roll(&mut self, inner: &Inner, len: u64, held: Held) -> Result<(), Error> {
         let head = checkpoint_len(&inner.state.read().checkpoint());
-        let limit = u64::from(inner.pool.layout.segment_size - FRAMES_START).saturating_sub(head);
+        let capacity = u64::from(inner.pool.layout.segment_size - FRAMES_START);
+        let limit = capacity.saturating_sub(head + held.footer_len());
         if len > limit {
             return Err(Error::TooLarge { bytes: len, limit });
         }
         loop {
             let (next, prepared) = inner.or_poison(inner.pool.take())?;
-            let left = std::mem::replace(&mut self.active, next);
-            inner.unfinished.lock().push(left);
+            self.active = next;
             let counters = &inner.counters;
             counters.rolls.fetch_add(1, Ordering::Relaxed);
             counters.foreground_rolls.fetch_add(u64::from(!prepared), Ordering::Relaxed);
@@ -105,10 +140,12 @@ impl Writer {
 
             let mut state = inner.state.write();
             let checkpoint = state.checkpoint();
+            let left = state.index.leave_segment(self.offset, self.chain);
             state.index.begin_segment(self.active.clone());
             let last = state.index.last_id();
             drop(state);
-            self.offset = FRAMES_START;
+            inner.unfinished.lock().extend(left);
+            (self.offset, self.held) = (FRAMES_START, Held::default());
             self.staging.clear();
             let base = Lsn::new(self.active.id, self.offset);
             let mark = inner.commit.mark();
@@ -117,7 +154,8 @@ impl Writer {
             encoder.checkpoint(&checkpoint);
             let (lsn, chain) = encoder.end();
             self.chain = chain;
-            if self.staging.len() as u64 + len <= self.active.capacity() {
+            if self.staging.len() as u64 + len + held.footer_len() <= self.active.capacity() {
+                self.held = held;
                 return Ok(());
             }
             // Too small, as the first ones are: it holds its checkpoint only.

@@ -333,7 +333,7 @@ fn the_first_failed_write_or_sync_is_the_last() {
                 break;
             };
             let context = format!("{op:?} {nth} {fault:?}: {error}");
-            let retryable = matches!(error, Error::NoSpace { .. });
+            let retryable = matches!(error, Error::NoSpace { .. } | Error::NotPrepared { .. });
             if !retryable {
                 let syncs = disk.count(Op::Sync);
                 assert!(
@@ -478,7 +478,7 @@ fn a_sector_that_rots_after_a_recovery_is_noticed_or_was_not_needed() {
                     }
                     let rotten = killed.fork();
                     assert!(rotten.tamper(&path, |bytes| bytes[range].fill(0)));
-                    match options(&rotten).open(DIR) {
+                    match options(&rotten).verify(true).open(DIR) {
                         Err(Error::Corrupt { .. }) => refused += 1,
                         Ok(log) => assert!(
                             states[found].is(&log),

@@ -90,7 +90,7 @@ impl<'a> Encoder<'a> {
     fn entries(&mut self, more: bool, entries: &[Entry], mut placed: impl FnMut(u32)) {
         let start = self.out.len();
         self.out.resize(start + FRAME_HEADER, 0);
-        let mut digest = self.key.hasher(self.base.plus(self.out.len()));
+        let mut digest = self.key.hasher(self.base.plus(self.out.len()), 0);
         for entry in entries {
             let at = self.out.len();
             let lsn = self.base.plus(at);
@@ -100,7 +100,7 @@ impl<'a> Encoder<'a> {
             self.out.extend_from_slice(&(entry.term << 8 | u64::from(entry.kind)).to_le_bytes());
             self.out.extend_from_slice(&entry.data);
             self.out.resize(padded(self.out.len()), 0);
-            let crc = self.key.crc(lsn, &self.out[at + 4..]).to_le_bytes();
+            let crc = self.key.entry_crc(lsn, entry.index, &self.out[at + 4..]).to_le_bytes();
             self.out[at..at + 4].copy_from_slice(&crc);
             digest.update(&crc);
         }

@@ -229,9 +229,10 @@ fn check_body(frame: &Frame<'_>, key: Key, digest: u32) -> Result<(), Fault> {
         let expected = key.crc(at, frame.body);
         return if digest == expected { Ok(()) } else { Err(mismatch(at, expected, digest)) };
     }
-    let (mut hasher, mut n, mut end) = (key.hasher(at), 0, at);
+    let (mut hasher, mut n, mut end) = (key.hasher(at, 0), 0, at);
     for (head, bytes) in frame.entries() {
-        let expected = key.crc(head.lsn, &bytes[4..]);
+        let index = frame.first_index.wrapping_add(n.into());
+        let expected = key.entry_crc(head.lsn, index, &bytes[4..]);
         if head.crc != expected {
             return Err(mismatch(head.lsn, expected, head.crc));
         }
@@ -249,18 +250,19 @@ fn check_body(frame: &Frame<'_>, key: Key, digest: u32) -> Result<(), Fault> {
     }
 }
 
-/// Reads one entry from `bytes`, which begin with its header at `lsn`, and checks it. Gives term, kind, and where its
-/// payload is in `bytes`.
+/// Reads entry `index` from `bytes`, which begin with its header at `lsn`, and checks it. Gives term, kind, and where
+/// its payload is in `bytes`.
 pub(crate) fn read_entry(
     bytes: &[u8],
     key: Key,
     lsn: Lsn,
+    index: u64,
 ) -> Result<(u64, u8, std::ops::Range<usize>), Fault> {
     let bounds = |found| Fault { at: lsn, damage: Damage::Bounds { found } };
     let head = head_at(bytes, lsn).ok_or(bounds(bytes.len() as u32))?;
     let range = ENTRY_HEADER..ENTRY_HEADER + head.len as usize;
     let covered = bytes.get(4..padded(range.end)).ok_or(bounds(head.len))?;
-    let expected = key.crc(lsn, covered);
+    let expected = key.entry_crc(lsn, index, covered);
     if head.crc != expected {
         return Err(Fault { at: lsn, damage: Damage::Checksum { expected, found: head.crc } });
     }

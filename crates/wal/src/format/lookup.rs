@@ -18,8 +18,9 @@ impl Stray {
     /// Its first entry, if that reads back.
     pub(crate) fn first_entry(&self, bytes: &[u8], key: Key) -> Option<EntryId> {
         let lsn = self.lsn.plus(FRAME_HEADER);
-        let (term, ..) = read_entry(bytes.get(lsn.offset() as usize..)?, key, lsn).ok()?;
-        Some(EntryId { term, index: self.entries_from? })
+        let index = self.entries_from?;
+        let (term, ..) = read_entry(bytes.get(lsn.offset() as usize..)?, key, lsn, index).ok()?;
+        Some(EntryId { term, index })
     }
 }
 

@@ -23,7 +23,12 @@ pub(crate) struct Slot {
     /// Goes up by one with each slot written to a segment; its parity chooses the place.
     pub(crate) counter: u64,
     pub(crate) durable: Position,
+    /// The log was closed there: nothing was written behind `durable`, here or in later segments. The next one who opens
+    /// it for writing takes this back first.
+    pub(crate) clean: bool,
 }
+
+const CLEAN: u64 = 1;
 
 /// What one place holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +62,7 @@ impl Slot {
         out[16..24].copy_from_slice(&self.durable.lsn.bits().to_le_bytes());
         out[24..32].copy_from_slice(&self.durable.last.index.to_le_bytes());
         out[32..40].copy_from_slice(&self.durable.last.term.to_le_bytes());
-        // 40..48: reserved.
+        out[40..48].copy_from_slice(&(if self.clean { CLEAN } else { 0 }).to_le_bytes());
         let crc = key.crc(Lsn::new(segment, self.offset()), &out[4..]);
         out[..4].copy_from_slice(&crc.to_le_bytes());
         out
@@ -76,8 +81,10 @@ impl Slot {
                 chain: u32_at(bytes, 4),
                 last: EntryId { index: u64_at(bytes, 24), term: u64_at(bytes, 32) },
             },
+            clean: u64_at(bytes, 40) & CLEAN != 0,
         };
-        if key.crc(at, &bytes[4..]) == u32_at(bytes, 0) && slot.offset() == at.offset() {
+        let known = u64_at(bytes, 40) & !CLEAN == 0 && slot.offset() == at.offset();
+        if known && key.crc(at, &bytes[4..]) == u32_at(bytes, 0) {
             SlotState::Valid(slot)
         } else {
             SlotState::Damaged
@@ -97,7 +104,7 @@ mod tests {
             chain: 9,
             last: EntryId { term: 2, index: 30 },
         };
-        let slot = Slot { counter: 5, durable };
+        let slot = Slot { counter: 5, durable, clean: true };
         let bytes = slot.encode(key, segment);
         let at = Lsn::new(segment, slot.offset());
         assert_eq!(Slot::decode(&bytes, key, at), SlotState::Valid(slot));

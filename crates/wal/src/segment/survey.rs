@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Segment;
-use crate::format::{FRAMES_START, HEADER_COPIES, Key, SLOT_OFFSETS};
-use crate::format::{HeaderError, SegmentHeader, Slot, SlotState};
+use crate::format::{FRAMES_START, FooterState, HEADER_COPIES, HeaderError, Key};
+use crate::format::{SLOT_OFFSETS, SegmentHeader, Slot, SlotState, Trailer};
 use crate::vfs::{Access, Vfs};
 use crate::{Damage, Error, Lsn, SegmentId};
 
@@ -59,8 +59,19 @@ impl Listing {
 pub(crate) struct Surveyed {
     pub(crate) segment: Arc<Segment>,
     pub(crate) slots: [SlotState; 2],
+    /// The end of the footer; the rest of it is not read here.
+    pub(crate) footer: FooterState,
     /// Header copies that do not read back, while another does.
     pub(crate) damaged_headers: Vec<u32>,
+}
+
+impl Surveyed {
+    /// Whether the log was closed at `end`, by a slot that nothing contradicts: then nothing stands behind.
+    pub(crate) fn closed_at(&self, end: Lsn) -> bool {
+        let newest = self.slots.iter().filter_map(SlotState::valid).max_by_key(|slot| slot.counter);
+        !self.slots.contains(&SlotState::Damaged)
+            && newest.is_some_and(|slot| slot.clean && slot.durable.lsn == end)
+    }
 }
 
 /// Opens the segments `ids`, all of which must be there, whole, and of one log.
@@ -134,5 +145,8 @@ pub(crate) fn open(
     let newest = slots.iter().filter_map(SlotState::valid).max_by_key(|slot| slot.counter);
     let segment = Segment::new(header, path, file, newest);
     segment.check_length()?;
-    Ok(Surveyed { segment: Arc::new(segment), slots, damaged_headers })
+    let mut end = [0; Trailer::LEN];
+    segment.read(&mut end, Trailer::offset(segment.size))?;
+    let footer = Trailer::decode(&end, key, id, segment.size);
+    Ok(Surveyed { segment: Arc::new(segment), slots, footer, damaged_headers })
 }

@@ -30,36 +30,50 @@ fn sample() -> (SimDisk, Model) {
     (disk.reboot(Unsynced::Lost), model)
 }
 
-/// Opens what was damaged at `at` in segment `number`: whole, or refused within two kilobytes before that place.
-/// Says whether it was refused.
+/// Opens what was damaged at `at` in segment `number`, reading everything: whole, or refused within two kilobytes before
+/// that place. Says whether it was refused. Opened by footers, it is whole, or refused then or when it is read.
 fn refused_or_whole(disk: &SimDisk, model: &Model, number: u32, at: usize, what: &str) -> bool {
     let context = format!("{what} at {at} of segment {number}");
-    match reopen(disk) {
-        Ok(log) => {
-            assert_eq!(model.difference(&log), None, "{context}: SILENT LOSS");
-            false
-        }
-        Err(Error::Corrupt { segment, offset, .. }) => {
+    let in_place = |error: Error| match error {
+        Error::Corrupt { segment, offset, .. } => {
             assert_eq!(segment.0, number, "{context}: reported in {segment}");
             let offset = offset as usize;
             assert!(offset <= at + SECTOR && at < offset + 2048, "{context}: reported at {offset}");
             true
         }
-        Err(other) => panic!("{context}: {other}"),
+        other => panic!("{context}: {other}"),
+    };
+    let quick = match reopen(&disk.fork()) {
+        Ok(log) => match log.entries(1..log.last_index() + 1, u64::MAX) {
+            Ok(_) => {
+                assert_eq!(model.difference(&log), None, "{context}: SILENT LOSS");
+                false
+            }
+            Err(error) => in_place(error),
+        },
+        Err(error) => in_place(error),
+    };
+    match options(disk).verify(true).open(DIR) {
+        Ok(log) => {
+            assert_eq!(model.difference(&log), None, "{context}: SILENT LOSS");
+            assert!(!quick, "{context}: refused without need");
+            false
+        }
+        Err(error) => in_place(error),
     }
 }
 
-/// Where the frames of a segment end: behind the last byte that is not zero.
-fn end(bytes: &[u8]) -> usize {
-    bytes.len() - bytes.iter().rev().take_while(|b| **b == 0).count()
+/// Where the frames of a segment end.
+fn end(disk: &SimDisk, number: u32) -> usize {
+    let log = options(disk).open_read_only(DIR).expect("whole");
+    log.segments()[number as usize - 1].end.expect("has frames") as usize
 }
 
 #[test]
 fn a_flipped_bit_is_refused_at_its_place_or_harmless() {
     let (disk, model) = sample();
     for number in 1..=3 {
-        let bytes = disk.contents(segment(number)).expect("a segment");
-        let used = end(&bytes);
+        let used = end(&disk, number);
         // Densely where headers, slots and the first frames are, sparsely in the payloads.
         let places = (0..72).chain(4096..4160).chain(4600..4664).chain(8700..8760);
         let places = places.chain(12288..12700).chain((12700..used).step_by(61)).chain([used + 9]);
@@ -85,7 +99,7 @@ fn a_lost_or_stale_sector_is_refused_at_its_place_or_harmless() {
     for number in 1..=3 {
         let bytes = disk.contents(segment(number)).expect("a segment");
         let stale = before.contents(segment(number)).expect("a segment");
-        let used = end(&bytes);
+        let used = end(&disk, number);
         let mut refused = 0;
         for sector in 0..bytes.len() / SECTOR {
             let range = sector * SECTOR..(sector + 1) * SECTOR;
@@ -172,7 +186,7 @@ fn renamed_swapped_doubled_cut_grown_and_foreign_segments_are_refused() {
 fn damage_names_the_last_good_entry_and_the_first_after() {
     let (disk, _) = sample();
     disk.tamper(segment(1), |bytes| bytes[12_500] ^= 1); // in the entries 1..=9
-    let error = reopen(&disk).expect_err("damaged");
+    let error = options(&disk).verify(true).open(DIR).expect_err("damaged");
     let Error::Corrupt { last_good, first_after, proven, .. } = &error else { panic!("{error}") };
     assert_eq!(*last_good, None, "nothing of the batch counts");
     assert_eq!(first_after.map(|id| id.index), Some(10));
@@ -187,8 +201,8 @@ fn damage_changes_nothing_on_the_disk() {
     disk.tamper(segment(2), |bytes| bytes[13_000] ^= 1);
     let before: Vec<_> = (1..=3).map(|n| disk.contents(segment(n))).collect();
     let names = disk.list(DIR.as_ref()).expect("lists");
-    reopen(&disk).expect_err("damaged");
-    reopen(&disk).expect_err("still");
+    options(&disk).verify(true).open(DIR).expect_err("damaged");
+    options(&disk).verify(true).open(DIR).expect_err("still");
     assert_eq!(before, (1..=3).map(|n| disk.contents(segment(n))).collect::<Vec<_>>());
     assert_eq!(names, disk.list(DIR.as_ref()).expect("lists"));
 }
@@ -201,7 +215,7 @@ fn the_last_batch_is_proven_once_the_log_has_been_idle() {
     for index in 1..=3 {
         append(&log, &Batch::of(&run(index..=index, 1)));
     }
-    let last = end(&disk.contents(segment(1)).expect("a segment")) - 1;
+    let last = end(&disk, 1) - 1;
     let flip = |disk: &SimDisk, at: usize| {
         let disk = disk.fork();
         disk.tamper(segment(1), |bytes| bytes[at] ^= 1);

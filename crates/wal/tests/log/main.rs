@@ -5,6 +5,7 @@ mod basics;
 mod crash;
 mod damage;
 mod faults;
+mod footers;
 mod golden;
 mod model;
 mod states;

@@ -112,6 +112,8 @@ proptest! {
                     }
                     Op::Close => {
                         log.close().expect("closes");
+                        let read = options(&disk).open_read_only(DIR).expect("opens");
+                        prop_assert_eq!(&read.recovery().damaged_footers[..], []);
                         log = reopen(&disk).expect("opens");
                         prop_assert_eq!(&log.recovery().torn, &None);
                         since = vec![model];

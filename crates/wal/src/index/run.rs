@@ -1,0 +1,203 @@
+//! The entries of one segment: where they stand, in memory or in the segment's footer.
+
+use std::sync::Arc;
+
+use crate::format::{Footer, Trailer};
+use crate::segment::Segment;
+use crate::{EntryId, Error};
+
+/// The live entries of one segment.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) segment: Arc<Segment>,
+    /// The first live entry.
+    pub(super) first: u64,
+    /// How many there are.
+    pub(super) len: u64,
+    /// How many stand before them in the offsets.
+    skip: u64,
+    offsets: Offsets,
+    /// Where the last entry that was written to the segment ends at the latest.
+    end: u32,
+    /// The last entry of the log when the segment was begun: its checkpoint knows the term of that one.
+    pub(super) after: u64,
+    /// The last snapshot that was installed in the segment.
+    reset: Option<EntryId>,
+}
+
+/// Where the entries stand that the segment held when it was left, or holds so far.
+#[derive(Debug)]
+enum Offsets {
+    /// The segment is being written to.
+    Growing(Vec<u32>),
+    /// It was left; the footer is yet to be written, and says nothing of what was overwritten since.
+    Left(Arc<Footer>),
+    /// In the footer's table, which begins at `at` in the file: no heap.
+    Table { at: u32, n: u32 },
+}
+
+/// A segment that was left, and what is still to be written to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Left {
+    pub(crate) segment: Arc<Segment>,
+    /// The footer, unless it is there already.
+    pub(crate) footer: Option<Arc<Footer>>,
+}
+
+/// Consecutive entries of one segment.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) first: u64,
+    pub(crate) len: usize,
+    /// Where in the file, and how many, the places stand that are not known yet.
+    table: Option<(u32, usize)>,
+}
+
+impl Run {
+    /// The run of a segment that is begun behind entry `after`.
+    pub(super) fn new(segment: Arc<Segment>, after: u64) -> Self {
+        let offsets = Offsets::Growing(Vec::new());
+        Self { segment, first: after + 1, len: 0, skip: 0, offsets, end: 0, after, reset: None }
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.len
+    }
+
+    /// Forgets all entries; the next one in the log is `next`.
+    pub(super) fn clear(&mut self, next: u64) {
+        (self.first, self.skip) = (next, 0);
+        self.cut(0);
+    }
+
+    /// Forgets the entries from `index` on.
+    pub(super) fn truncate(&mut self, index: u64) {
+        if index < self.first {
+            self.clear(index);
+        } else {
+            self.cut(self.len.min(index - self.first));
+        }
+    }
+
+    fn cut(&mut self, len: u64) {
+        self.len = len;
+        if let Offsets::Growing(offsets) = &mut self.offsets {
+            offsets.truncate((self.skip + len) as usize);
+        }
+    }
+
+    /// Drops the first entry.
+    pub(super) fn shift(&mut self) {
+        if self.len > 0 {
+            self.skip += 1;
+            self.len -= 1;
+        }
+        self.first += 1;
+    }
+
+    /// Adds an entry that stands at `offset`. Grows by a sixteenth, not by doubling: with that, an entry takes four
+    /// bytes and a quarter at most.
+    pub(super) fn push(&mut self, offset: u32) {
+        if let Offsets::Growing(offsets) = &mut self.offsets {
+            if offsets.len() == offsets.capacity() {
+                offsets.reserve_exact((offsets.len() / 16).max(256));
+            }
+            offsets.push(offset);
+            self.len += 1;
+        }
+    }
+
+    /// The last entry ends at `end`.
+    pub(super) fn extend_to(&mut self, end: u32) {
+        self.end = end;
+    }
+
+    /// A snapshot has been installed.
+    pub(super) fn installed(&mut self, base: EntryId) {
+        self.reset = Some(base);
+    }
+
+    /// The first entry that the segment held when it was left, which may have been dropped since.
+    pub(super) fn held_from(&self) -> u64 {
+        self.first - self.skip
+    }
+
+    /// How many entries it held when it was left, or holds.
+    pub(super) fn held(&self) -> u64 {
+        self.skip + self.len
+    }
+
+    /// The segment is left: its frames end at `end`, the last one with the checksum `chain`. `terms` are those of what
+    /// it holds. `None` if it was left before.
+    pub(super) fn leave(&mut self, end: u32, chain: u32, terms: Vec<(u64, u64)>) -> Option<Left> {
+        let Offsets::Growing(offsets) = &mut self.offsets else { return None };
+        let (offsets, first) = (std::mem::take(offsets), self.held_from());
+        let footer = Arc::new(Footer { end, chain, first, reset: self.reset, offsets, terms });
+        self.end = end;
+        self.offsets = Offsets::Left(footer.clone());
+        Some(Left { segment: self.segment.clone(), footer: Some(footer) })
+    }
+
+    /// The footer is on disk and was checked: the heap is free of it.
+    pub(super) fn written(&mut self) {
+        if let Offsets::Left(footer) = &self.offsets {
+            let (n, terms) = (footer.offsets.len(), footer.terms.len());
+            let at = Footer::table(self.segment.size, n, terms);
+            self.offsets = Offsets::Table { at, n: n as u32 };
+        }
+    }
+
+    /// Takes all entries from a footer that was checked. What was truncated by it has been.
+    pub(super) fn adopt(&mut self, trailer: &Trailer) {
+        self.offsets = Offsets::Table { at: trailer.table(), n: trailer.n };
+        (self.len, self.end, self.reset) = (trailer.n.into(), trailer.end, trailer.reset);
+    }
+
+    /// The entries from `lo`, which is one of them, to before `hi`: as many as `places` has room for, which takes one more
+    /// number than entries.
+    pub(super) fn piece(&self, lo: u64, hi: u64, places: &mut [u32]) -> Option<Piece> {
+        let room = places.len().checked_sub(1).filter(|room| *room > 0)?;
+        let len = (hi.min(self.next()).saturating_sub(lo) as usize).clamp(1, room);
+        let from = (self.skip + (lo - self.first)) as usize;
+        let mut piece = Piece { segment: self.segment.clone(), first: lo, len, table: None };
+        let offsets = match &self.offsets {
+            Offsets::Growing(offsets) => offsets,
+            Offsets::Left(footer) => &footer.offsets,
+            Offsets::Table { at, n } => {
+                let there = (*n as usize).saturating_sub(from).min(len + 1);
+                piece.table = Some((at + 4 * from as u32, there));
+                places[len] = self.end;
+                return Some(piece);
+            }
+        };
+        let offsets = offsets.get(from..)?;
+        let there = offsets.len().min(len + 1);
+        places[len] = self.end;
+        places[..there].copy_from_slice(&offsets[..there]);
+        Some(piece)
+    }
+
+    /// Heap bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match &self.offsets {
+            Offsets::Growing(offsets) => 4 * offsets.capacity(),
+            Offsets::Left(footer) => 4 * footer.offsets.capacity() + 16 * footer.terms.capacity(),
+            Offsets::Table { .. } => 0,
+        }
+    }
+}
+
+impl Piece {
+    /// Completes `places`: where each entry begins, and behind that where the last one ends at the latest. May read from
+    /// the disk, so no lock is held over it.
+    pub(crate) fn locate(&self, places: &mut [u32]) -> Result<(), Error> {
+        if let Some((at, n)) = self.table {
+            let table = self.segment.view(at, at.saturating_add(4 * n as u32))?;
+            for (place, bytes) in places.iter_mut().zip(table.as_chunks().0) {
+                *place = u32::from_le_bytes(*bytes);
+            }
+        }
+        Ok(())
+    }
+}
