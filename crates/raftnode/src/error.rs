@@ -276,6 +276,9 @@ pub enum NodeError {
         /// What it said.
         source: RestoreError,
     },
+    /// The apply loop left something unapplied, or let go of its [`ApplyQueue`](crate::ApplyQueue).
+    #[error("the apply loop has left its work")]
+    ApplyLoopGone,
     /// A committed entry cannot be read: it was not written by this crate, or by a newer version of it.
     #[error("entry {index} cannot be read: {reason}")]
     BadEntry {

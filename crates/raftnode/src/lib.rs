@@ -35,7 +35,7 @@ mod status;
 pub use status::{PeerState, PeerStatus, Quarantine, Role, Status, Vitals};
 
 mod observer;
-pub use observer::{NoObserver, Observer, Stats};
+pub use observer::{NoObserver, Observer, Stalled, Stats};
 
 mod waiter;
 pub use waiter::{Abandoned, Pending};
@@ -43,7 +43,7 @@ pub use waiter::{Abandoned, Pending};
 pub mod core;
 
 mod driver;
-pub use driver::{NodeBuilder, NodeHandle};
+pub use driver::{Apply, ApplyQueue, Command, NodeBuilder, NodeHandle, Step};
 
 pub mod bootstrap;
 

@@ -32,10 +32,27 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (peer, late);
     }
 
+    /// The disk or the apply loop has stood still for an election timeout (O12); told once, until it moves again. On the
+    /// node thread, or, when that is the one that hangs in a write, on the apply thread.
+    fn stalled(&self, what: Stalled) {
+        let _ = what;
+    }
+
     /// The node has ended, its log is closed. On a thread of the node.
     fn ended(&self, end: &NodeEnd) {
         let _ = end;
     }
+}
+
+/// Who stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stalled {
+    /// The oldest write is older than an election timeout. A leader of others hands over; the only voter refuses
+    /// proposals.
+    Disk,
+    /// There is something to apply, and the state machine has taken nothing for an election timeout.
+    Apply,
 }
 
 /// An [`Observer`] that does nothing.
@@ -106,6 +123,8 @@ stats! {
     snapshots_installed,
     /// Times that the disk was found stalled for longer than an election timeout (O12).
     disk_stalls,
+    /// Times that the apply loop was found to stand still for longer than an election timeout.
+    apply_stalls,
 }
 
 /// One counter.

@@ -121,6 +121,9 @@ pub struct Status {
     pub snapshot_index: u64,
     /// Bytes of the log, about.
     pub log_bytes: u64,
+    /// Bytes of committed entries that wait to be applied, in memory. Bounded; see
+    /// [`Config::max_apply_backlog`](crate::Config::max_apply_backlog).
+    pub apply_backlog: u64,
     /// Who votes, ascending.
     pub voters: Vec<u64>,
     /// Who votes in the configuration that is being left, ascending; empty unless a joint change is under way.

@@ -70,7 +70,8 @@ pub enum StepError {
 ///    the next call: [`now`](Effects::now) first. What is not finished is reported later:
 ///    [`handle_persisted`](Self::handle_persisted), [`handle_change_committed`](Self::handle_change_committed),
 ///    [`handle_applied`](Self::handle_applied), [`handle_restored`](Self::handle_restored).
-/// 3. Call [`poll_event`](Self::poll_event) until it gives `None`.
+/// 3. Call [`poll_event`](Self::poll_event) until it gives `None`. If [`hold_apply`](Self::hold_apply) was on and is off
+///    again, call [`poll_apply`](Self::poll_apply) until it gives `None`.
 /// 4. After `handle_persisted` or `handle_change_committed`, and before anything else, release from [`Held`] what has
 ///    become due (O7, O16).
 ///
@@ -80,6 +81,7 @@ pub struct Core {
     raw: RawNode<LogView>,
     max_msg_bytes: u64,
     max_request_bytes: usize,
+    max_apply_bytes: u64,
     cluster: Arc<Cluster>,
     configuration: Configuration,
     /// Removed for good, and not needed any more: a joint configuration needs those whom it removes until it is left.
@@ -153,6 +155,7 @@ impl Core {
         Ok(Self {
             max_msg_bytes: config.max_size_per_msg,
             max_request_bytes: config.max_request_bytes,
+            max_apply_bytes: config.max_apply_bytes,
             cluster: Arc::new(recovered.cluster.clone()),
             present: configuration.contains(recovered.id),
             gone: conf::gone(&recovered.cluster, &configuration),
@@ -214,7 +217,7 @@ impl Core {
             self.raw.step(message)?;
             return Err(StepError::Stale);
         }
-        if self.applied < self.flight.handed_to_apply {
+        if self.applied < self.flight.committed {
             // raft-rs takes the snapshot's configuration over at once; conf changes that are still to be applied would
             // then be made to it. The leader sends another one (O17).
             return Err(Refused::NotNow("entries before the snapshot are being applied").into());

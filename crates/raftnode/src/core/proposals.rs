@@ -242,7 +242,7 @@ impl Core {
                 self.proposals.deposed = (leader, forward.term);
                 self.proposals.queue_again(vec![forward]);
             }
-            ForwardReply::Accepted { index, term, .. } if index > self.flight.handed_to_apply => {
+            ForwardReply::Accepted { index, term, .. } if index > self.flight.committed => {
                 self.proposals.places.insert(index, Place { term, forward });
             }
             ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it

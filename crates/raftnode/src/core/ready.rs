@@ -67,19 +67,46 @@ impl Core {
         let must_sync = ready.must_sync();
         let persist = Persist { number, install, entries, hard_state, must_sync }; // O5
         self.flight.launch(&persist);
-        self.flight.hand_to_apply(&committed);
         self.resolve_places(&committed);
+        let apply = ApplyStage { entries: self.flight.hand_to_apply(committed) }; // O23
         self.raw.advance_append_async(ready);
 
         let messages = persisted_messages;
         let after_persist = AfterPersist { number, messages, await_change, restore }; // O7, O16
-        Ok(Effects { now, persist, after_persist, apply: ApplyStage { entries: committed } })
+        Ok(Effects { now, persist, after_persist, apply })
+    }
+
+    /// Whether committed entries are kept back for now, because enough of them wait to be applied.
+    ///
+    /// raft-rs hands out committed entries with every Ready and cannot be told to keep them; a member that starts with
+    /// a long log would have all of it in memory at once. So while this is on, each Ready brings at most one, and the
+    /// core remembers only where they end. [`poll_apply`](Self::poll_apply) reads them back from the log.
+    pub fn hold_apply(&mut self, hold: bool) {
+        self.flight.hold = hold;
+        let max = if hold { 0 } else { self.max_apply_bytes };
+        self.raw.raft.set_max_committed_size_per_ready(max);
+    }
+
+    /// The next of what [`hold_apply`](Self::hold_apply) kept back; `None` if nothing was, or it is still to be held.
+    /// It has been durable here since it was kept back (O3), and comes before what later Readies bring.
+    ///
+    /// # Errors
+    /// The log could not be read: end the node.
+    pub fn poll_apply(&mut self) -> Result<Option<ApplyStage>, LogError> {
+        let (low, high) = (self.flight.handed_to_apply + 1, self.flight.committed + 1);
+        if self.flight.hold || low >= high || self.removed {
+            return Ok(None);
+        }
+        let entries = self.raw.store().read(low, high, Some(self.max_apply_bytes))?;
+        assert!(!must_persist_before_apply(&entries, self.flight.durable_index())); // O3
+        self.flight.handed_to_apply = last_index(&entries).unwrap_or(low - 1);
+        Ok(Some(ApplyStage { entries }))
     }
 
     /// A snapshot is installed only when no write and no apply is under way (O17).
     fn must_drain_first(&self) -> bool {
         let snapshot = self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty());
-        snapshot && !(self.flight.is_landed() && self.applied >= self.flight.handed_to_apply)
+        snapshot && !(self.flight.is_landed() && self.applied >= self.flight.committed)
     }
 
     /// Whether a snapshot waits to be installed or is being installed.
@@ -222,6 +249,10 @@ pub(super) struct Flight {
     installing: Option<u64>,
     /// The last index handed over to be applied.
     pub(super) handed_to_apply: u64,
+    /// The last index that raft-rs gave out as committed: what lies between the two is kept back.
+    pub(super) committed: u64,
+    /// Whether to keep back what is committed.
+    hold: bool,
 }
 
 #[derive(Debug)]
@@ -252,6 +283,8 @@ impl Flight {
             durable_term,
             installing: None,
             handed_to_apply: applied,
+            committed: applied,
+            hold: false,
         }
     }
 
@@ -267,10 +300,16 @@ impl Flight {
         self.launched.is_empty()
     }
 
-    fn hand_to_apply(&mut self, committed: &[Entry]) {
-        if let Some(index) = last_index(committed) {
-            self.handed_to_apply = index;
+    /// What of these may be handed over now: all, or nothing while they, or entries before them, are kept back.
+    fn hand_to_apply(&mut self, committed: Vec<Entry>) -> Vec<Entry> {
+        let Some(last) = last_index(&committed) else { return committed };
+        let keep = self.hold || self.handed_to_apply < self.committed;
+        self.committed = last;
+        if keep {
+            return Vec::new();
         }
+        self.handed_to_apply = last;
+        committed
     }
 
     fn launch(&mut self, persist: &Persist) {
@@ -279,7 +318,7 @@ impl Flight {
             self.installing = Some(number);
             // Of the log that is discarded only what was applied, all of it by now, is as it will be.
             self.durable_index = self.durable_index.min(self.handed_to_apply);
-            self.handed_to_apply = mark.index;
+            (self.handed_to_apply, self.committed) = (mark.index, mark.index);
         }
         if let Some(first) = persist.entries.first() {
             // What is overwritten is not durable any more, even before the new entries are.

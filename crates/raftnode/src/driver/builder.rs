@@ -2,8 +2,8 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::mpsc::channel;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use bytes::Bytes;
@@ -11,15 +11,14 @@ use oarlock_transport::{Handler, Transport};
 use parking_lot::Mutex;
 use raft::eraftpb::Entry;
 
-use super::apply::Applier;
-use super::events::Control;
 use super::handle::{NodeHandle, Running};
+use super::handoff::{ApplyQueue, Step};
 use super::node::{Node, Threads};
 use super::peers::{PeerHandler, Queries};
 use super::shared::Shared;
 use super::waiters::Waiters;
 use super::writer::{Seat, Writer};
-use super::{panicked, snapshots};
+use super::{apply, snapshots};
 use crate::bootstrap::Recovered;
 use crate::core::{Core, MembersApplied};
 use crate::proposal::Payload;
@@ -116,29 +115,92 @@ impl NodeBuilder {
         mut machine: S,
         connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
     ) -> Result<NodeHandle<S::Output>, StartError> {
-        let Self { config, recovered, store, snapshots, observer, queries } = self;
-        let (request, log) = (config.max_request_bytes, store.max_batch());
+        let applied = machine.applied_index();
+        self.check(applied)?;
+        if let Some(id) = self.recovered.snapshot_id().filter(|id| applied < id.index) {
+            let (_, mut content) = snapshots::open(&*self.snapshots, id).map_err(start_error)?;
+            machine.restore(id, &mut *content).map_err(StartError::Restore)?;
+        }
+        machine.members_changed(&self.recovered.cluster);
+        let Launched { handle, queue, finished } = self.launch(applied, connect)?;
+        let thread = thread::Builder::new()
+            .name("oarlock-apply".into())
+            .spawn(move || apply::serve(finished, queue, machine));
+        match thread {
+            Ok(thread) => {
+                handle.adopt(thread);
+                Ok(handle)
+            }
+            Err(error) => {
+                handle.shutdown(); // which its queue, gone with the closure, has already told it
+                Err(StartError::Thread(error))
+            }
+        }
+    }
+
+    /// As [`start`](Self::start), without an apply thread: what is to be applied is pulled from the queue, by whoever
+    /// owns it. Proposals are answered with an `R`.
+    ///
+    /// `applied` is the index up to which the state holds every command, durably; 0 for one that begins empty. The
+    /// first [`Apply`](crate::Apply) brings the snapshot that the state has to be restored from, if it is behind one,
+    /// and the members.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then, and nothing was written.
+    pub fn start_handoff<R: Send + 'static, T: Transport>(
+        self,
+        applied: u64,
+        connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
+    ) -> Result<(NodeHandle<R>, ApplyQueue<R>), StartError> {
+        self.check(applied)?;
+        let mut first = Vec::new();
+        if let Some(id) = self.recovered.snapshot_id().filter(|id| applied < id.index) {
+            let (_, content) = snapshots::open(&*self.snapshots, id).map_err(start_error)?;
+            first.push(Step::Snapshot { id, content });
+        }
+        first.push(Step::Members(Arc::new(self.recovered.cluster.clone())));
+        let Launched { handle, mut queue, finished } = self.launch(applied, connect)?;
+        queue.begin_with(first, finished);
+        Ok((handle, queue))
+    }
+
+    /// What can be told before anything runs.
+    fn check(&self, applied: u64) -> Result<(), StartError> {
+        let (request, log) = (self.config.max_request_bytes, self.store.max_batch());
         let overhead = Payload::MAX_OVERHEAD as u64 + LogBatch::cost(&Entry::default());
         if request as u64 + overhead > log {
             return Err(ConfigError::RequestBeyondLog { request, log }.into());
         }
+        let last_index = self.recovered.last_index;
+        if applied > last_index {
+            return Err(StartError::StateMachineAhead { applied, last_index });
+        }
+        Ok(())
+    }
+
+    /// Starts the node thread, with somebody yet to be found who applies.
+    fn launch<R: Send + 'static, T: Transport>(
+        self,
+        state_applied: u64,
+        connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
+    ) -> Result<Launched<R>, StartError> {
+        let Self { config, recovered, store, snapshots, observer, queries } = self;
         let view = recovered.view(store.reader(), config.tail_cache_bytes)?;
         let core = Core::new(&config, &recovered, view)?;
-
-        let machine_applied = machine.applied_index();
-        if machine_applied > recovered.last_index {
-            let last_index = recovered.last_index;
-            return Err(StartError::StateMachineAhead { applied: machine_applied, last_index });
-        }
-        if let Some(id) = recovered.snapshot_id()
-            && machine_applied < id.index
-        {
-            snapshots::restore(&*snapshots, id, &mut machine).map_err(start_error)?;
-        }
-        machine.members_changed(&recovered.cluster);
-
         let shared = Arc::new(Shared::new(config, &recovered, snapshots, observer));
         let waiters = Arc::new(Waiters::new());
+
+        let mut seat = Seat::Inline(Box::new(Writer::new(store, Arc::clone(&shared))));
+        let alone = recovered.contacts.iter().all(|member| member.id == recovered.id)
+            && (core.is_alone() || core.configuration().ids().is_empty());
+        let inline = match shared.config.write_mode {
+            WriteMode::Auto | WriteMode::Inline => alone,
+            WriteMode::Pipelined => false,
+        };
+        if !inline {
+            seat.move_to_thread().map_err(StartError::Thread)?;
+        }
+
         let handler = Arc::new(PeerHandler::new(Arc::clone(&shared), queries));
         let transport: Arc<dyn Transport> = connect(handler).map_err(StartError::Transport)?;
         let _ = shared.transport.set(Arc::clone(&transport)); // set here only
@@ -150,75 +212,44 @@ impl NodeBuilder {
             births: recovered.births.clone(),
             changed: false,
         };
-        let mut applier = Applier {
-            machine,
-            shared: Arc::clone(&shared),
-            waiters: Arc::clone(&waiters),
-            stop: Arc::clone(&stop),
-            applied: recovered.snapshot.as_ref().map_or((0, 0), |mark| (mark.index, mark.term)),
-            machine_applied,
-            window: recovered.window.clone(),
-            members,
-            snapshot_index: recovered.applied(),
-            bytes_since_snapshot: 0,
-            writing_snapshot: Arc::new(AtomicBool::new(false)),
-            written_snapshot: Arc::new(AtomicU64::new(recovered.applied())),
-        };
-        let (jobs, queue) = channel();
+        let (jobs, pulled) = channel();
         let (finished, apply_done) = channel::<()>();
-        let apply_shared = Arc::clone(&shared);
-        let started = thread::Builder::new().name("oarlock-apply".into()).spawn(move || {
-            let serve = std::panic::AssertUnwindSafe(|| applier.serve(&queue));
-            if let Err(panic) = std::panic::catch_unwind(serve) {
-                apply_shared.inbox.control(Control::Failed(panicked("oarlock-apply", &*panic)));
-            }
-            drop((applier, finished));
-        });
-        let apply_thread = match started {
-            Ok(thread) => thread,
-            Err(error) => {
-                transport.stop();
-                return Err(StartError::Thread(error));
-            }
-        };
-
-        let mut seat = Seat::Inline(Box::new(Writer::new(store, Arc::clone(&shared))));
-        let alone = recovered.contacts.iter().all(|member| member.id == recovered.id)
-            && (core.is_alone() || core.configuration().ids().is_empty());
-        let inline = match shared.config.write_mode {
-            WriteMode::Auto | WriteMode::Inline => alone,
-            WriteMode::Pipelined => false,
-        };
-        if !inline && let Err(error) = seat.move_to_thread() {
-            transport.stop();
-            return Err(StartError::Thread(error));
-        }
+        let queue = ApplyQueue::new(
+            pulled,
+            Arc::clone(&shared),
+            Arc::clone(&waiters),
+            Arc::clone(&stop),
+            members,
+            &recovered,
+            state_applied,
+        );
         let threads = Threads { seat, apply: jobs, apply_done, stop };
         let table = Arc::clone(&waiters);
+        let failed = Arc::clone(&transport);
         let node =
             Node::new(core, Arc::clone(&shared), table, transport, threads, recovered.contacts);
-        let failed = Arc::clone(&shared);
-        let node_thread =
-            thread::Builder::new().name("oarlock-node".into()).spawn(move || node.run());
-        let node_thread = match node_thread {
-            Ok(thread) => thread,
-            Err(error) => {
-                // The closure, and with it the node and its queues, is gone: the other threads end by themselves.
-                if let Some(transport) = failed.transport.get() {
-                    transport.stop();
-                }
-                return Err(StartError::Thread(error));
-            }
-        };
-        let threads = Mutex::new(vec![node_thread, apply_thread]);
-        Ok(NodeHandle::new(Running { shared, waiters, threads }))
+        let thread = thread::Builder::new().name("oarlock-node".into()).spawn(move || node.run());
+        let thread = thread.map_err(|error| {
+            failed.stop(); // the closure, and with it the node, the log and the queues, is gone
+            StartError::Thread(error)
+        })?;
+        let handle =
+            NodeHandle::new(Running { shared, waiters, threads: Mutex::new(vec![thread]) });
+        Ok(Launched { handle, queue, finished })
     }
+}
+
+/// A node without an apply loop.
+struct Launched<R> {
+    handle: NodeHandle<R>,
+    queue: ApplyQueue<R>,
+    /// To be dropped when nothing will be applied any more.
+    finished: Sender<()>,
 }
 
 fn start_error(error: NodeError) -> StartError {
     match error {
         NodeError::Snapshot(error) => StartError::Snapshot(error),
-        NodeError::Restore { source, .. } => StartError::Restore(source),
         other => StartError::SnapshotHead(other.to_string()),
     }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::node::Node;
-use crate::hex::Hex;
 use crate::{NodeEnd, ProposeError, ReadError, Role, Unknown};
 
 /// How long a removed node goes on, so that what it has said, and been told, gets through (etcd waits as long).
@@ -21,14 +20,14 @@ impl Node {
         let stall =
             self.writes.front().map(|(_, at, _)| *at + self.shared.config.election_timeout());
         [
-            self.next_tick,
+            self.ticker.next(),
             self.waiters.next_deadline(),
             self.reads.next_deadline(now),
             self.transfers.next_deadline(),
             self.early_election.map(|_| now + EARLY_ELECTION_POLL),
             self.leaving,
             self.removed_until.map(|_| now + EARLY_ELECTION_POLL),
-            stall.filter(|at| *at > now && self.next_tick.is_some()),
+            stall.filter(|at| *at > now && !self.ticker.is_inert()),
         ]
         .into_iter()
         .flatten()
@@ -37,7 +36,7 @@ impl Node {
 
     pub(super) fn on_time(&mut self, now: Instant) {
         self.on_tick(now);
-        self.watch_disk(now);
+        self.watch_others(now);
         for id in self.waiters.expired(now) {
             let handed_on = ProposeError::OutcomeUnknown(Unknown::Deadline);
             let error = if self.core.cancel(id) { self.not_handed_on() } else { handed_on };
@@ -65,33 +64,13 @@ impl Node {
         }
     }
 
-    /// The tick waits for nothing (O12). Of several that are due at once, two are made up for.
+    /// The tick waits for nothing (O12).
     fn on_tick(&mut self, now: Instant) {
-        let Some(due) = self.next_tick.filter(|due| *due <= now) else { return };
-        let interval = self.shared.config.heartbeat_interval;
-        let missed =
-            u32::try_from((now - due).as_nanos() / interval.as_nanos()).unwrap_or(u32::MAX);
-        self.core.advance_ticks(1 + missed.min(1));
-        self.count();
-        self.shared.counters.ticks_skipped.add(u64::from(missed.saturating_sub(1)));
-        self.next_tick =
-            Some(if missed > 1 { now + interval } else { due + interval * (1 + missed) });
-    }
-
-    /// A write older than an election timeout (O12).
-    fn watch_disk(&mut self, now: Instant) {
-        let timeout = self.shared.config.election_timeout();
-        let stalled = !timeout.is_zero()
-            && self
-                .writes
-                .front()
-                .is_some_and(|(_, at, _)| now.saturating_duration_since(*at) > timeout);
-        if stalled != self.core.is_write_stalled() {
-            if stalled {
-                self.shared.counters.disk_stalls.add(1);
-                log::warn!(id:% = Hex(self.shared.id), timeout:?; "the disk has not answered for an election timeout");
-            }
-            self.core.handle_write_stall(stalled);
+        let (ticks, skipped) = self.ticker.take(now);
+        if ticks > 0 {
+            self.core.advance_ticks(ticks);
+            self.count();
+            self.shared.counters.ticks_skipped.add(skipped);
         }
     }
 

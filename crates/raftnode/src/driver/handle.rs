@@ -55,6 +55,11 @@ impl<R: Send + 'static> NodeHandle<R> {
         Self { node: Arc::new(running) }
     }
 
+    /// One more thread that ends with the node.
+    pub(crate) fn adopt(&self, thread: JoinHandle<()>) {
+        self.node.threads.lock().push(thread);
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         &self.node.shared
     }
@@ -151,6 +156,9 @@ impl<R: Send + 'static> NodeHandle<R> {
         deadline: Instant,
         waiter: Waiter<R>,
     ) {
+        if self.shared().inline_write.is_stalled() {
+            return waiter.refuse(ProposeError::Busy(Busy::DiskStalled)); // the node thread itself hangs in it (O12)
+        }
         // Registered first: the answer may come before `data` returns.
         let max = usize::try_from(self.shared().config.max_uncommitted_bytes).unwrap_or(usize::MAX);
         if !self.node.waiters.register(id, deadline, (data.len(), max), waiter) {
@@ -271,6 +279,7 @@ impl<R: Send + 'static> NodeHandle<R> {
         let Vitals { term, role, leader, commit, applied } = vitals;
         (status.id, status.term, status.role) = (self.id(), term, role);
         (status.leader, status.commit, status.applied) = (leader, commit, applied);
+        status.disk_stalled |= self.shared().inline_write.is_stalled();
         status.stats = self.stats();
         status
     }

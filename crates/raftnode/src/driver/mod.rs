@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `oarlock-node` | the core | its inbox, until the next tick |
 //! | `oarlock-writer` | the log | jobs of the node thread |
-//! | `oarlock-apply` | the state machine | jobs of the node thread; its answer to a conf change |
+//! | `oarlock-apply`, or the owner of an [`ApplyQueue`] | the state machine | jobs of the node thread; its answer to a conf change |
 //! | `oarlock-snapshot` | a view, while it is written | the disk |
 //!
 //! The node thread never waits for another of them, so no two can wait for each other. A sole member has no writer
@@ -20,6 +20,7 @@ use crate::NodeError;
 mod apply;
 mod clock;
 mod events;
+mod handoff;
 mod inbox;
 mod node;
 mod outbox;
@@ -28,11 +29,15 @@ mod requests;
 mod shared;
 mod snapshots;
 mod stop;
+mod ticker;
 mod waiters;
+mod watch;
 mod writer;
 
 mod builder;
 pub use builder::NodeBuilder;
+
+pub use handoff::{Apply, ApplyQueue, Command, Step};
 
 mod handle;
 pub use handle::NodeHandle;

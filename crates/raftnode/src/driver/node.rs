@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use oarlock_membership::Member;
 use oarlock_transport::{Refusal, Transport};
+use raft::eraftpb::Entry;
 
 use super::clock::{EARLY_ELECTION, LINGER};
 use super::events::{Control, Data};
 use super::outbox::Outbox;
 use super::requests::{Reads, Transfers};
 use super::shared::Shared;
+use super::ticker::Ticker;
 use super::waiters::WaiterTable;
+use super::watch::ApplyWatch;
 use super::writer::{Job, Seat};
-use super::{apply, panicked};
+use super::{apply, handoff, panicked};
 use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
@@ -25,7 +28,7 @@ use crate::{Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Snapsho
 /// The other threads, as the node thread sees them.
 pub(super) struct Threads {
     pub(super) seat: Seat,
-    pub(super) apply: Sender<apply::Job>,
+    pub(super) apply: Sender<handoff::Job>,
     pub(super) apply_done: Receiver<()>,
     pub(super) stop: Arc<AtomicBool>,
 }
@@ -46,7 +49,8 @@ pub(super) struct Node {
     /// Bytes handed over to be applied.
     pub(super) unapplied: u64,
 
-    pub(super) next_tick: Option<Instant>,
+    pub(super) ticker: Ticker,
+    pub(super) apply_watch: ApplyWatch,
     pub(super) early_election: Option<Instant>,
     /// The newest snapshot of its own whose mark was given to the log: marks never go back (O27).
     marked: u64,
@@ -84,7 +88,8 @@ impl Node {
             writes: VecDeque::new(),
             unsynced: 0,
             unapplied: 0,
-            next_tick: (!interval.is_zero()).then_some(now + interval),
+            ticker: Ticker::new(interval, now),
+            apply_watch: ApplyWatch::new(now),
             early_election: (others && shared.config.initial_tick_advance && !interval.is_zero())
                 .then_some(now + EARLY_ELECTION),
             marked: 0,
@@ -144,11 +149,19 @@ impl Node {
     /// Asks the core until it has nothing more to do.
     fn poll(&mut self) -> Result<(), NodeError> {
         self.core.set_pressure(self.pressure());
+        self.core.hold_apply(self.is_apply_full());
+        while !self.is_apply_full()
+            && let Some(stage) = self.core.poll_apply()?
+        {
+            self.hand_to_apply(stage.entries);
+        }
         while let Some(effects) = self.core.poll_effects()? {
             self.carry_out(effects)?;
             self.on_events()?;
-            if self.unapplied > self.shared.config.max_apply_backlog {
-                break; // one at a time until the state machine has caught up; heartbeats go on
+            if self.is_apply_full() {
+                // One Ready at a time, for heartbeats and the disk go on; what is committed stays in the log.
+                self.core.hold_apply(true);
+                break;
             }
         }
         self.on_events()?;
@@ -175,12 +188,7 @@ impl Node {
             fail_point!("raftAfterLeaderSend", self.shared.id);
         }
         self.held.hold(after_persist); // O7
-        if !apply.entries.is_empty() {
-            fail_point!("raftBeforeApply", self.shared.id);
-            self.unapplied += apply.entries.iter().map(super::entry_bytes).sum::<u64>();
-            let _ = self.threads.apply.send(apply::Job::Entries(apply.entries)); // if it has gone, it has said why
-            fail_point!("raftAfterApply", self.shared.id);
-        }
+        self.hand_to_apply(apply.entries);
         let number = persist.number;
         if persist.is_empty() && self.writes.is_empty() {
             return self.persisted(number);
@@ -189,6 +197,20 @@ impl Node {
         self.unsynced += bytes;
         self.writes.push_back((number, Instant::now(), bytes));
         self.submit(Job::Write(persist))
+    }
+
+    fn hand_to_apply(&mut self, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            fail_point!("raftBeforeApply", self.shared.id);
+            self.unapplied += entries.iter().map(super::entry_bytes).sum::<u64>();
+            let _ = self.threads.apply.send(handoff::Job::Entries(entries)); // if it has gone, it has said why
+            fail_point!("raftAfterApply", self.shared.id);
+        }
+    }
+
+    /// The bound of what waits to be applied: this, and one more batch.
+    fn is_apply_full(&self) -> bool {
+        self.unapplied > self.shared.config.max_apply_backlog
     }
 
     fn submit(&mut self, job: Job) -> Result<(), NodeError> {
@@ -217,7 +239,7 @@ impl Node {
         let mut messages = Vec::new();
         for stage in self.held.release(self.core.acknowledged(), self.core.change_applied()) {
             if let Some(restore) = stage.restore {
-                let _ = self.threads.apply.send(apply::Job::Restore(restore)); // if it has gone, it has said why
+                let _ = self.threads.apply.send(handoff::Job::Restore(restore)); // if it has gone, it has said why
             }
             messages.extend(stage.messages);
         }
@@ -265,7 +287,7 @@ impl Node {
                 log::info!(id:% = Hex(self.shared.id), index = mark.index; "took a snapshot");
                 self.core.handle_snapshot_ready(mark.clone(), announcement); // O9
                 self.compact(mark.index)?;
-                let _ = self.threads.apply.send(apply::Job::SnapshotIfDue); // if it has gone, it has said why
+                let _ = self.threads.apply.send(handoff::Job::SnapshotIfDue); // if it has gone, it has said why
             }
             Control::SnapshotSent { to, index, ok } => {
                 self.out.sending.ended(index);
@@ -279,7 +301,11 @@ impl Node {
                 fail_point!("raftAfterStepSnap", self.shared.id);
                 let _ = reply.try_send(taken); // it has room, or the transport waits no more
             }
-            Control::Failed(error) => self.ending = Some(NodeEnd::Failed(error)),
+            Control::Failed(error) => {
+                if !matches!(self.ending, Some(NodeEnd::Failed(_))) {
+                    self.ending = Some(NodeEnd::Failed(error)); // the first is the reason
+                }
+            }
             Control::Stop { transfer_until } => self.on_stop(transfer_until),
         }
         Ok(())
@@ -362,6 +388,7 @@ impl Node {
                 Data::Status(reply) => {
                     let mut status = self.core.status();
                     status.log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
+                    status.apply_backlog = self.unapplied;
                     status.stats = self.shared.counters.stats();
                     self.shared.publish(|published| published.status = status.clone());
                     let _ = reply.try_send(status); // it has room, or nobody waits any more
@@ -415,7 +442,7 @@ impl Node {
                 Event::MembersChanged => self.members_changed()?,
                 Event::SnapshotWanted(wish) => {
                     log::info!(id:% = Hex(self.shared.id), to:% = Hex(wish.to); "a follower needs a newer snapshot");
-                    let _ = self.threads.apply.send(apply::Job::Snapshot); // if it has gone, it has said why
+                    let _ = self.threads.apply.send(handoff::Job::Snapshot); // if it has gone, it has said why
                 }
                 Event::Quarantined(quarantine) => {
                     log::error!(
@@ -501,7 +528,7 @@ impl Node {
 
     fn pressure(&self) -> Option<Busy> {
         let config = &self.shared.config;
-        if self.unapplied > config.max_apply_backlog {
+        if self.is_apply_full() {
             Some(Busy::ApplyLag)
         } else if self.unsynced > config.max_unsynced_bytes {
             Some(Busy::Unsynced)

@@ -10,6 +10,7 @@ use oarlock_transport::Transport;
 use parking_lot::{Condvar, Mutex};
 
 use super::inbox::Inbox;
+use super::watch::InlineWrite;
 use crate::bootstrap::Recovered;
 use crate::observer::Counters;
 use crate::{Config, NodeEnd, Observer, SnapshotStore, Status, Vitals};
@@ -25,6 +26,10 @@ pub(crate) struct Shared {
     pub(crate) observer: Arc<dyn Observer>,
     /// Bytes that the log holds, as the writer last said.
     pub(crate) log_bytes: AtomicU64,
+    /// Steps that the apply loop has taken: if they stand still, so does it.
+    pub(crate) apply_steps: AtomicU64,
+    /// What the node thread is writing itself, for others to watch.
+    pub(crate) inline_write: InlineWrite,
     pub(crate) transport: OnceLock<Arc<dyn Transport>>,
     sequence: AtomicU64,
     published: Mutex<Published>,
@@ -71,6 +76,8 @@ impl Shared {
             counters: Counters::default(),
             snapshots,
             observer,
+            apply_steps: AtomicU64::new(0),
+            inline_write: InlineWrite::default(),
             transport: OnceLock::new(),
             sequence: AtomicU64::new(0),
             published: Mutex::new(Published {

@@ -16,19 +16,16 @@ use crate::failpoint::fail_point;
 use crate::failpoint::injected;
 use crate::hex::Hex;
 use crate::snapshot_head::{SnapshotHead, SnapshotHeadError};
-use crate::{
-    NodeError, SnapshotError, SnapshotId, SnapshotStore, SnapshotView, StateMachine, wire,
-};
+use crate::{NodeError, SnapshotError, SnapshotId, SnapshotStore, SnapshotView, wire};
 
 /// Snapshots under way at a time (O10), as in etcd.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// Gives a stored snapshot to a state machine: the head is checked first, then the machine reads the rest to its end.
-pub(super) fn restore<S: StateMachine>(
+/// Opens a stored snapshot: its head, checked, and what the state machine reads to its end.
+pub(super) fn open(
     store: &dyn SnapshotStore,
     id: SnapshotId,
-    machine: &mut S,
-) -> Result<SnapshotHead, NodeError> {
+) -> Result<(SnapshotHead, Box<dyn Read + Send>), NodeError> {
     let index = id.index;
     let mut source = store.open(id)?;
     let bad =
@@ -38,10 +35,7 @@ pub(super) fn restore<S: StateMachine>(
         let reason = format!("it says that it is {}", head.id());
         return Err(NodeError::BadSnapshot { index, reason });
     }
-    machine
-        .restore(id, &mut source.content)
-        .map_err(|source| NodeError::Restore { index, source })?;
-    Ok(head)
+    Ok((head, source.content))
 }
 
 /// Writes a snapshot of the own state on a thread of its own, and reports how that ended.

@@ -40,7 +40,7 @@ pub(crate) enum Waiter<R> {
 }
 
 impl<R> Waiter<R> {
-    fn refuse(self, error: ProposeError) {
+    pub(crate) fn refuse(self, error: ProposeError) {
         match self {
             Self::Apply(resolver) => resolver.resolve(Err(error)),
             Self::Members(resolver) => resolver.resolve(Err(error.into())),

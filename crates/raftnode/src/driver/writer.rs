@@ -192,7 +192,13 @@ impl Seat {
     /// Does or queues a job. What is done at once is reported by the return value, else through the inbox.
     pub(super) fn submit(&mut self, job: Job) -> Result<Vec<Control>, LogError> {
         match self {
-            Self::Inline(writer) => writer.run(vec![job]),
+            Self::Inline(writer) => {
+                let shared = Arc::clone(&writer.shared);
+                shared.inline_write.begins(); // a disk that hangs now hangs the node thread
+                let done = writer.run(vec![job]);
+                shared.inline_write.ended();
+                done
+            }
             Self::Thread { jobs, .. } => {
                 let _ = jobs.send(job); // a writer that has gone has reported why
                 Ok(Vec::new())

@@ -1,0 +1,590 @@
+//! The handoff: what is to be applied, pulled by the thread that applies it (O22, O23).
+//!
+//! [`ApplyQueue`] is the lower of two levels. The ready-made apply thread (`super::apply`) is a loop of a few lines over
+//! it that calls a [`StateMachine`](crate::StateMachine); who has a loop already pulls for himself.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, sync_channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use oarlock_membership::{Cluster, ProposalId};
+use raft::eraftpb::{ConfState, Entry, EntryType};
+
+use super::events::Control;
+use super::shared::Shared;
+use super::snapshots;
+use super::waiters::{WaiterTable, Waiters};
+use crate::bootstrap::Recovered;
+use crate::core::{MembersApplied, Restore};
+use crate::failpoint::fail_point;
+#[cfg(feature = "failpoints")]
+use crate::failpoint::injected;
+use crate::proposal::{Payload, Verdict, Window};
+use crate::snapshot_head::SnapshotHead;
+use crate::{
+    Applied, ApplyError, Committed, NodeError, ProposeError, SnapshotId, SnapshotMark,
+    SnapshotView, Unknown,
+};
+
+/// A state below this size is snapshotted whenever the count of entries says so.
+const SMALL_STATE: u64 = 64 << 20;
+/// How often the one who waits for an answer of the node thread looks whether the node is stopping.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// What the node thread hands over.
+#[derive(Debug)]
+pub(super) enum Job {
+    Entries(Vec<Entry>),
+    Restore(Restore),
+    /// A snapshot is wanted, whatever the count of entries says.
+    Snapshot,
+    /// The last snapshot is written: the next may have become due meanwhile.
+    SnapshotIfDue,
+}
+
+/// What is to be applied, in order, each thing once: for those with a loop of their own.
+///
+/// Made by [`NodeBuilder::start_handoff`](crate::NodeBuilder::start_handoff). One thread at a time owns it, any thread;
+/// pull an [`Apply`], carry out its steps, answer the proposers, say [`Apply::done`]:
+///
+/// ```
+/// # use oarlock_raftnode::{ApplyQueue, Step};
+/// fn apply_loop(mut queue: ApplyQueue<usize>, state: &mut Vec<Vec<u8>>) {
+///     while let Some(mut apply) = queue.recv() {
+///         while let Some(step) = apply.step() {
+///             match step {
+///                 Step::Command(command) => {
+///                     state.push(command.data.to_vec());
+///                     apply.answer(&command, state.len()); // to whoever proposed it here
+///                 }
+///                 Step::Members(cluster) => println!("{} members", cluster.members().count()),
+///                 Step::Snapshot { .. } => state.clear(), // in earnest: read its content to the end
+///             }
+///         }
+///         apply.done(); // a loop that writes transactions commits one here first
+///         if queue.snapshot_due(0) {
+///             // queue.snapshot(a view of the state)
+///         }
+///     }
+/// }
+/// ```
+///
+/// # What has happened before, and what waits
+///
+/// * What is handed over is durable on this member's own disk, entries as well as the mark of a snapshot (O3, O5). etcd's
+///   apply loop waits for `notifyc` to know that; here nothing is handed over before.
+/// * A membership change is judged by the node inside of [`Apply::step`], when everything before it has been pulled; what
+///   comes next is pulled by the new members' rules. The node's messages that have to wait for it, wait (O7, O8).
+/// * Reads and the log wait for `done`: an index counts as applied (O24), and may be compacted away (O18), only then.
+/// * The node's promises hold for the loop: no gap, nothing twice, no entry of a proposal that was applied before (O22).
+///   The window that this takes is kept here, and goes into the snapshots.
+///
+/// A loop that lags is held back: beyond [`Config::max_apply_backlog`](crate::Config::max_apply_backlog) bytes nothing
+/// more is handed over, and the node refuses proposals. A loop that stands still for an election timeout is reported
+/// ([`Observer::stalled`](crate::Observer::stalled)). Dropping the queue while the node runs ends the node.
+pub struct ApplyQueue<R> {
+    jobs: Receiver<Job>,
+    pub(super) shared: Arc<Shared>,
+    waiters: Arc<Waiters<R>>,
+    stop: Arc<AtomicBool>,
+    work: Work,
+    /// Steps that were found, and not pulled yet.
+    upcoming: VecDeque<Step>,
+    /// A snapshot is wanted.
+    wanted: bool,
+    /// The last entry that was pulled.
+    applied: (u64, u64),
+    /// Commands up to here are in the state already.
+    state_applied: u64,
+    window: Window,
+    members: MembersApplied,
+    snapshot_index: u64,
+    bytes_since_snapshot: u64,
+    writing_snapshot: Arc<AtomicBool>,
+    /// The index of the newest snapshot that there is: the last one begun may have failed.
+    written_snapshot: Arc<AtomicU64>,
+    /// An [`Apply`] was given out and is not `done`.
+    open: bool,
+    /// The node is ending, or was told that this failed.
+    ended: bool,
+    /// Dropped with the queue.
+    finished: Option<Sender<()>>,
+}
+
+impl<R> std::fmt::Debug for ApplyQueue<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApplyQueue").field("applied", &self.applied).finish_non_exhaustive()
+    }
+}
+
+/// What the current [`Apply`] consists of.
+#[derive(Debug)]
+enum Work {
+    Nothing,
+    Entries { rest: std::vec::IntoIter<Entry>, bytes: u64, count: u64 },
+    Restore(Restore),
+    Restored { mark: SnapshotMark, head: Box<SnapshotHead>, announcement: Bytes },
+}
+
+/// What was handed over at once. Pull all its steps, then say [`done`](Self::done).
+///
+/// It may have no steps: then it is time to look at [`ApplyQueue::snapshot_due`]. One that was not `done`
+/// when the next is pulled ends the node, for what it held is lost to the state.
+#[must_use = "what is handed over has to be applied"]
+pub struct Apply<'a, R> {
+    queue: &'a mut ApplyQueue<R>,
+}
+
+impl<R> std::fmt::Debug for Apply<'_, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Apply").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+/// One thing to be done by an apply loop. A kind that it does not know could not be left out, so there will be no other
+/// without a new major version.
+pub enum Step {
+    /// Something that was proposed.
+    Command(Command),
+    /// The members from here on. At the start, after a change, and after a snapshot.
+    Members(Arc<Cluster>),
+    /// Replace the state by this snapshot. Read the content to its end, and verify it, before anything is swapped: its
+    /// chunks are checked as they are read, and an error may come late. Only at the start, or with newer state of a
+    /// leader; never backwards (O23).
+    Snapshot {
+        /// Which: the last entry that it covers.
+        id: SnapshotId,
+        /// What [`SnapshotView::write_to`] wrote, on this or another member.
+        content: Box<dyn Read + Send>,
+    },
+}
+
+impl std::fmt::Debug for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Command(command) => f.debug_tuple("Command").field(command).finish(),
+            Self::Members(cluster) => f.debug_tuple("Members").field(cluster).finish(),
+            Self::Snapshot { id, .. } => {
+                f.debug_struct("Snapshot").field("id", id).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+/// A committed proposal, and the ticket of whoever waits for its result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Command {
+    /// Its place in the log. Grows with every command, with gaps: other kinds of entries lie between.
+    pub index: u64,
+    /// The term of the leader that appended it.
+    pub term: u64,
+    /// What was proposed.
+    pub data: Bytes,
+    /// Who proposed it: its origin is a member's id.
+    pub id: ProposalId,
+}
+
+impl Command {
+    /// As a state machine takes it.
+    #[must_use]
+    pub const fn committed(&self) -> Committed<'_> {
+        Committed { index: self.index, term: self.term, data: &self.data }
+    }
+}
+
+/// Why nothing more is to be pulled.
+enum End {
+    Stopping,
+    Failed(NodeError),
+}
+
+impl From<NodeError> for End {
+    fn from(error: NodeError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<R: Send + 'static> ApplyQueue<R> {
+    /// Waits for the next piece of work; `None` when the node has ended, for whatever reason.
+    pub fn recv(&mut self) -> Option<Apply<'_, R>> {
+        self.close();
+        while !self.ended {
+            if self.fetch(None) {
+                return Some(self.open());
+            }
+        }
+        None
+    }
+
+    /// As [`recv`](Self::recv), but waits for at most `timeout`: then it gives an [`Apply`] without steps.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Apply<'_, R>> {
+        let deadline = Instant::now() + timeout;
+        self.close();
+        while !self.ended {
+            if self.fetch(Some(deadline)) || Instant::now() >= deadline {
+                return Some(self.open());
+            }
+        }
+        None
+    }
+
+    /// Whether it is time to give [`snapshot`](Self::snapshot) a view: enough entries were applied since the last one and,
+    /// if the state takes more than 64 MiB, enough bytes; or a follower needs one. Look after every [`Apply`].
+    ///
+    /// `state_bytes` is about what a snapshot would take; 0 if that is not known.
+    #[must_use]
+    pub fn snapshot_due(&self, state_bytes: u64) -> bool {
+        let index = self.applied.0;
+        let enough = index - self.snapshot_index >= self.shared.config.snapshot_count
+            && (state_bytes <= SMALL_STATE || self.bytes_since_snapshot >= state_bytes);
+        (enough || self.wanted)
+            && index != self.written_snapshot.load(Ordering::Acquire)
+            && index >= self.state_applied // a state that is ahead of the log is not this index's (O9)
+            && !self.members.conf_state.get_voters().is_empty()
+            && !self.writing_snapshot.load(Ordering::Acquire)
+            && !self.ended
+    }
+
+    /// Takes a view of the state as of everything that is `done`, and has another thread write it out while this loop
+    /// goes on. Then the log is compacted. Ignored while the last one is still being written, and before anything was
+    /// applied.
+    pub fn snapshot(&mut self, view: Box<dyn SnapshotView>) {
+        let (index, term) = self.applied;
+        if index == 0 || index < self.state_applied || !has_voters(&self.members.conf_state) {
+            return;
+        }
+        if self.writing_snapshot.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        fail_point!("raftBeforeTakeSnap", self.shared.id, self.fail_at_applied(injected().into()));
+        let head = SnapshotHead {
+            mark: SnapshotMark { index, term, conf_state: self.members.conf_state.clone() },
+            cluster: (*self.members.cluster).clone(),
+            window: self.window.clone(),
+            births: self.members.births.clone(),
+        };
+        (self.snapshot_index, self.bytes_since_snapshot) = (index, 0);
+        fail_point!("raftAfterTakeSnap", self.shared.id);
+        let written = Arc::clone(&self.written_snapshot);
+        snapshots::write(&self.shared, head, view, &self.writing_snapshot, written);
+    }
+
+    /// The index up to which everything has been pulled.
+    #[must_use]
+    pub const fn applied(&self) -> u64 {
+        self.applied.0
+    }
+
+    const fn open(&mut self) -> Apply<'_, R> {
+        self.open = true;
+        Apply { queue: self }
+    }
+
+    /// What was given out must be done before there is more.
+    fn close(&mut self) {
+        if self.open {
+            self.fail(Arc::new(NodeError::ApplyLoopGone));
+        }
+    }
+
+    /// Waits for a job; whether there is something to do.
+    fn fetch(&mut self, deadline: Option<Instant>) -> bool {
+        self.wanted = false;
+        if !self.upcoming.is_empty() {
+            return true; // how it all begins
+        }
+        let watch = self.shared.watch_interval();
+        let wait = deadline.map_or(watch, |deadline| {
+            deadline.saturating_duration_since(Instant::now()).min(watch)
+        });
+        match self.jobs.recv_timeout(wait) {
+            Ok(Job::Entries(entries)) => {
+                let (bytes, count) =
+                    (entries.iter().map(super::entry_bytes).sum(), entries.len() as u64);
+                self.work = Work::Entries { rest: entries.into_iter(), bytes, count };
+            }
+            Ok(Job::Restore(restore)) => self.work = Work::Restore(restore),
+            Ok(Job::Snapshot) => self.wanted = true,
+            Ok(Job::SnapshotIfDue) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                self.shared.watch_inline_write();
+                return false;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                self.ended = true;
+                return false;
+            }
+        }
+        true
+    }
+
+    fn step(&mut self) -> Result<Option<Step>, End> {
+        self.shared.apply_steps.fetch_add(1, Ordering::Relaxed);
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(End::Stopping);
+            }
+            if let Some(step) = self.upcoming.pop_front() {
+                return Ok(Some(step));
+            }
+            match &mut self.work {
+                Work::Nothing | Work::Restored { .. } => return Ok(None),
+                Work::Entries { rest, .. } => {
+                    let Some(entry) = rest.next() else { return Ok(None) };
+                    if let Some(step) = self.entry(&entry)? {
+                        return Ok(Some(step));
+                    }
+                }
+                Work::Restore(_) => {
+                    if let Work::Restore(restore) = std::mem::replace(&mut self.work, Work::Nothing)
+                    {
+                        self.restore(restore)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<Option<Step>, End> {
+        if entry.index <= self.applied.0 {
+            return Ok(None); // never again (O23)
+        }
+        if entry.index != self.applied.0 + 1 {
+            let reason = format!("it follows entry {}", self.applied.0);
+            return Err(NodeError::BadEntry { index: entry.index, reason }.into());
+        }
+        let step = match entry.get_entry_type() {
+            EntryType::EntryNormal => self.normal(entry)?,
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                self.members(|reply| Control::Change { entry: entry.clone(), reply })?
+            }
+        };
+        self.applied = (entry.index, entry.term);
+        Ok(step)
+    }
+
+    fn normal(&mut self, entry: &Entry) -> Result<Option<Step>, End> {
+        let (index, term) = (entry.index, entry.term);
+        let bad = |error| NodeError::BadEntry { index, reason: format!("{error}") };
+        let payload = Payload::of(entry).map_err(bad)?;
+        if let Some(id) = payload.id() {
+            match self.window.accept(id) {
+                Verdict::First => {}
+                Verdict::Duplicate => return Ok(None), // the first has been answered (O22)
+                Verdict::Stale => {
+                    self.waiters.refuse(id, ProposeError::OutcomeUnknown(Unknown::Stale));
+                    return Ok(None);
+                }
+            }
+        }
+        match payload {
+            Payload::Application { .. } if index <= self.state_applied => Ok(None),
+            Payload::Application { id, data } => {
+                fail_point!(
+                    "beforeApplyOneEntryNormal",
+                    self.shared.id,
+                    Err(NodeError::Apply { index, source: injected().into() }.into())
+                );
+                Ok(Some(Step::Command(Command { index, term, data, id })))
+            }
+            Payload::Attributes { id, update } => {
+                self.members(|reply| Control::Attributes { index, id, update, reply })
+            }
+            Payload::Empty => Ok(None),
+        }
+    }
+
+    /// Asks the node thread, which never waits for this one. It answers at once, unless it has gone.
+    fn members(
+        &mut self,
+        question: impl FnOnce(std::sync::mpsc::SyncSender<MembersApplied>) -> Control,
+    ) -> Result<Option<Step>, End> {
+        fail_point!("beforeApplyOneConfChange", self.shared.id);
+        let (reply, answer) = sync_channel(1);
+        self.shared.inbox.control(question(reply));
+        self.members = loop {
+            match answer.recv_timeout(STOP_POLL) {
+                Ok(members) => break members,
+                Err(RecvTimeoutError::Timeout) if !self.stop.load(Ordering::Relaxed) => {}
+                Err(_) => return Err(End::Stopping),
+            }
+        };
+        fail_point!("afterApplyOneConfChange", self.shared.id);
+        let changed = self.members.changed;
+        Ok(changed.then(|| Step::Members(Arc::clone(&self.members.cluster))))
+    }
+
+    fn restore(&mut self, restore: Restore) -> Result<(), NodeError> {
+        let Restore { mark, head: announcement } = restore;
+        let (index, id) = (mark.index, mark.id());
+        if index <= self.applied.0 {
+            let reason = format!("entry {} is applied already", self.applied.0);
+            return Err(NodeError::BadSnapshot { index, reason }); // never backwards (O23)
+        }
+        fail_point!(
+            "raftBeforeApplySnap",
+            self.shared.id,
+            Err(NodeError::Restore { index, source: injected().into() })
+        );
+        let (head, content) = snapshots::open(&*self.shared.snapshots, id)?;
+        let cluster = Arc::new(head.cluster.clone());
+        self.upcoming.push_back(Step::Snapshot { id, content });
+        self.upcoming.push_back(Step::Members(cluster));
+        self.work = Work::Restored { mark, head: Box::new(head), announcement };
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), NodeError> {
+        self.open = false;
+        let work = std::mem::replace(&mut self.work, Work::Nothing);
+        if self.ended {
+            return Ok(());
+        }
+        match work {
+            Work::Entries { rest, bytes, count } if rest.len() == 0 => {
+                self.shared.counters.applied.add(count);
+                self.bytes_since_snapshot += bytes;
+                let index = self.applied.0;
+                self.shared.inbox.control(Control::Applied { index, bytes });
+                Ok(())
+            }
+            Work::Restored { mark, head, announcement } if self.upcoming.is_empty() => {
+                fail_point!("raftAfterApplySnap", self.shared.id);
+                let index = mark.index;
+                self.applied = (index, mark.term);
+                self.window = head.window.clone();
+                self.members = MembersApplied {
+                    cluster: Arc::new(head.cluster.clone()),
+                    conf_state: mark.conf_state.clone(),
+                    births: head.births.clone(),
+                    changed: true,
+                };
+                (self.snapshot_index, self.bytes_since_snapshot) = (index, 0);
+                self.written_snapshot.store(index, Ordering::Release);
+                self.shared.counters.snapshots_installed.add(1);
+                self.shared.inbox.control(Control::Restored { mark, head, announcement });
+                Ok(())
+            }
+            Work::Nothing if self.upcoming.is_empty() => Ok(()),
+            _ => Err(NodeError::ApplyLoopGone),
+        }
+    }
+}
+
+impl<R> ApplyQueue<R> {
+    /// The queue of a node that goes on from `recovered`, whose state holds commands up to `state_applied`.
+    pub(super) fn new(
+        jobs: Receiver<Job>,
+        shared: Arc<Shared>,
+        waiters: Arc<Waiters<R>>,
+        stop: Arc<AtomicBool>,
+        members: MembersApplied,
+        recovered: &Recovered,
+        state_applied: u64,
+    ) -> Self {
+        Self {
+            jobs,
+            shared,
+            waiters,
+            stop,
+            work: Work::Nothing,
+            upcoming: VecDeque::new(),
+            wanted: false,
+            applied: recovered.snapshot.as_ref().map_or((0, 0), |mark| (mark.index, mark.term)),
+            state_applied,
+            window: recovered.window.clone(),
+            members,
+            snapshot_index: recovered.applied(),
+            bytes_since_snapshot: 0,
+            writing_snapshot: Arc::default(),
+            written_snapshot: Arc::new(AtomicU64::new(recovered.applied())),
+            open: false,
+            ended: false,
+            finished: None,
+        }
+    }
+
+    /// What the first [`Apply`] is to consist of, and what tells the node, by being dropped, that the queue is gone.
+    pub(super) fn begin_with(&mut self, steps: Vec<Step>, finished: Sender<()>) {
+        self.upcoming = steps.into();
+        self.finished = Some(finished);
+    }
+
+    /// Ends the node: the state failed after the last entry that was applied.
+    pub(super) fn fail_at_applied(&mut self, source: ApplyError) {
+        self.fail(Arc::new(NodeError::Apply { index: self.applied.0, source }));
+    }
+
+    /// Ends the node, for this reason.
+    pub(super) fn fail(&mut self, error: Arc<NodeError>) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.shared.inbox.control(Control::Failed(error));
+        }
+    }
+}
+
+impl<R> Drop for ApplyQueue<R> {
+    /// The node cannot go on when nobody applies.
+    fn drop(&mut self) {
+        if !self.stop.load(Ordering::Relaxed) {
+            self.fail(Arc::new(NodeError::ApplyLoopGone));
+        }
+    }
+}
+
+impl<R: Send + 'static> Apply<'_, R> {
+    /// The next thing to do; `None` when there is no more, and when the node is ending.
+    pub fn step(&mut self) -> Option<Step> {
+        let queue = &mut *self.queue;
+        if queue.ended {
+            return None;
+        }
+        match queue.step() {
+            Ok(step) => step,
+            Err(End::Stopping) => {
+                queue.ended = true;
+                None
+            }
+            Err(End::Failed(error)) => {
+                queue.fail(Arc::new(error));
+                None
+            }
+        }
+    }
+
+    /// Gives a command's result to whoever proposed it on this node; nobody may be waiting. Who is never answered
+    /// learns at its deadline that the outcome is unknown.
+    pub fn answer(&self, command: &Command, output: R) {
+        fail_point!("afterApplyOneEntryNormal", self.queue.shared.id);
+        let Command { index, term, id, .. } = *command;
+        self.queue.waiters.applied(id, Applied { index, term, output });
+    }
+
+    /// All of it is in the state: reads may see it, and the log need not keep it. A loop that has not pulled every step
+    /// has lost some: that ends the node.
+    pub fn done(self) {
+        if let Err(error) = self.queue.finish() {
+            self.queue.fail(Arc::new(error));
+        }
+    }
+
+    /// The state can no longer be trusted, or does not accept the snapshot: ends the node with
+    /// [`NodeError::Apply`] or [`NodeError::Restore`]. Members must not diverge.
+    pub fn fail(self, source: impl Into<ApplyError>) {
+        let source = source.into();
+        let error = match &self.queue.work {
+            Work::Restored { mark, .. } => NodeError::Restore { index: mark.index, source },
+            _ => NodeError::Apply { index: self.queue.applied.0, source },
+        };
+        self.queue.fail(Arc::new(error));
+    }
+}
+
+fn has_voters(conf_state: &ConfState) -> bool {
+    !conf_state.get_voters().is_empty()
+}

@@ -1,0 +1,298 @@
+//! The handoff: what an apply loop may rely on, and what ends the node when it cannot be relied on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oarlock_raftnode::bootstrap::{Boot, boot};
+use oarlock_raftnode::membership::{Change, Cluster};
+use oarlock_raftnode::transport::{Identity, MemNetwork};
+use oarlock_raftnode::{
+    Apply, ApplyQueue, Config, MemSnapshots, MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle,
+    SnapshotView, StartError, Step,
+};
+
+mod support;
+use support::{config, member, wait_for};
+
+/// One member, its disk and its handoff.
+struct Lone {
+    queue: ApplyQueue<String>,
+    node: NodeHandle<String>,
+    disk: (MemStore, MemSnapshots),
+}
+
+fn cluster() -> Cluster {
+    Cluster::from_initial("handoff", &[("a", ["http://a:1"])]).expect("a valid list")
+}
+
+fn builder(config: Config, (store, snapshots): &(MemStore, MemSnapshots)) -> (NodeBuilder, u64) {
+    let (mut log, snapshots, cluster) = (store.clone(), snapshots.clone(), cluster());
+    let id = cluster.members().next().expect("one").id;
+    let fresh = log.is_fresh();
+    let how = if fresh { Boot::New { id, cluster } } else { Boot::Restart };
+    let recovered = boot(&mut log, &snapshots, &how).expect("it boots");
+    (NodeBuilder::new(config, recovered, Box::new(log), Arc::new(snapshots)), id)
+}
+
+trait Fresh {
+    fn is_fresh(&self) -> bool;
+}
+
+impl Fresh for MemStore {
+    fn is_fresh(&self) -> bool {
+        !oarlock_raftnode::bootstrap::is_initialised(self).expect("it reads")
+    }
+}
+
+fn start(config: Config, disk: (MemStore, MemSnapshots), applied: u64) -> Lone {
+    let (builder, id) = builder(config, &disk);
+    let transport = Arc::new(MemNetwork::new(1).endpoint(Identity::new(id, cluster().id())));
+    let (node, queue) = builder
+        .start_handoff(applied, |handler| {
+            transport.start(handler);
+            Ok(transport)
+        })
+        .expect("it starts");
+    Lone { node, queue, disk }
+}
+
+/// What a loop saw.
+#[derive(Debug, Default)]
+struct Seen {
+    lines: Vec<String>,
+    last: u64,
+    members: usize,
+    restored: u64,
+}
+
+impl Seen {
+    fn take(&mut self, mut apply: Apply<'_, String>) {
+        while let Some(step) = apply.step() {
+            match step {
+                Step::Command(command) => {
+                    let line = String::from_utf8(command.data.to_vec()).expect("text");
+                    assert!(command.index > self.last, "{} after {}", command.index, self.last);
+                    self.last = command.index;
+                    apply.answer(&command, line.clone());
+                    self.lines.push(line);
+                }
+                Step::Members(cluster) => self.members = cluster.members().count(),
+                Step::Snapshot { id, mut content } => {
+                    let text = std::io::read_to_string(&mut content).expect("whole");
+                    self.lines = text.lines().map(str::to_string).collect();
+                    (self.last, self.restored) = (id.index, id.index);
+                }
+            }
+        }
+        apply.done();
+    }
+
+    /// Until the node has applied `index`, or has ended.
+    fn take_to(&mut self, lone: &mut Lone, index: u64) {
+        while lone.node.vitals().applied < index {
+            let Some(apply) = lone.queue.recv_timeout(Duration::from_millis(20)) else { return };
+            self.take(apply);
+        }
+    }
+}
+
+struct Lines(Vec<String>);
+
+impl SnapshotView for Lines {
+    fn write_to(&mut self, to: &mut dyn std::io::Write) -> std::io::Result<()> {
+        self.0.iter().try_for_each(|line| writeln!(to, "{line}"))
+    }
+}
+
+fn disk() -> (MemStore, MemSnapshots) {
+    (MemStore::new(), MemSnapshots::new())
+}
+
+#[test]
+fn what_was_proposed_is_pulled_answered_and_counted_as_applied_when_it_is_done() {
+    let mut lone = start(config(), disk(), 0);
+    lone.node.campaign();
+    let pending = lone.node.propose("one");
+    let mut seen = Seen::default();
+    let applied = loop {
+        let mut apply = lone.queue.recv().expect("it runs");
+        let before = lone.node.vitals().applied;
+        let Some(Step::Command(command)) =
+            std::iter::from_fn(|| apply.step()).find(|step| matches!(step, Step::Command(_)))
+        else {
+            apply.done();
+            continue;
+        };
+        apply.answer(&command, "answered".to_string());
+        assert_eq!(lone.node.vitals().applied, before, "it is not done");
+        apply.done();
+        break command.index;
+    };
+    let answer = pending.wait().expect("applied");
+    assert_eq!((answer.output.as_str(), answer.index), ("answered", applied));
+    assert!(lone.node.wait_applied(applied, Duration::from_secs(5)));
+    // A read waits for `done` as well.
+    let (two, read) = (lone.node.propose("two"), lone.node.read_index());
+    wait_for("the read to be answered", || {
+        if let Some(apply) = lone.queue.recv_timeout(Duration::from_millis(5)) {
+            seen.take(apply);
+        }
+        (two.is_ready() && read.is_ready()).then_some(())
+    });
+    assert!(lone.node.vitals().applied >= read.wait().expect("it leads"));
+    assert_eq!(seen.lines, ["two"]);
+    assert_eq!(two.wait().expect("applied").output, "two");
+    // The stop waits for the loop, which hears of it at once.
+    let node = lone.node.clone();
+    let stop = std::thread::spawn(move || node.shutdown());
+    while let Some(apply) = lone.queue.recv() {
+        seen.take(apply);
+    }
+    drop(lone.queue);
+    assert!(matches!(stop.join().expect("no panic"), NodeEnd::Stopped));
+}
+
+/// O8: the loop pulls on, and so decides when the change is judged; who proposed it waits for `done`.
+#[test]
+fn a_change_of_members_is_awaited() {
+    let mut lone = start(config(), disk(), 0);
+    lone.node.campaign();
+    let mut seen = Seen::default();
+    wait_for("the first entries", || {
+        seen.take(lone.queue.recv_timeout(Duration::from_millis(5)).expect("it runs"));
+        (lone.node.vitals().applied >= 2).then_some(())
+    });
+    assert_eq!(seen.members, 1);
+    let change = lone.node.change_members(Change::AddLearner(member(77)));
+    wait_for("it to be committed", || (lone.node.vitals().commit >= 3).then_some(()));
+    assert_eq!(lone.node.cluster().members().count(), 1, "nobody has pulled it");
+    assert!(!change.is_ready());
+    seen.take_to(&mut lone, 3);
+    assert_eq!(change.wait().expect("accepted").members().count(), 2);
+    assert_eq!(seen.members, 2);
+}
+
+#[test]
+fn a_state_that_is_durable_by_itself_is_given_nothing_twice_and_no_snapshot_ahead_of_its_log() {
+    let mut lone = start(config().snapshot_count(5), disk(), 0);
+    lone.node.campaign();
+    let mut seen = Seen::default();
+    let pending: Vec<_> = (1..=20).map(|n| lone.node.propose(format!("{n}"))).collect();
+    seen.take_to(&mut lone, 22);
+    drop(pending);
+    assert_eq!(seen.lines.len(), 20);
+    assert!(lone.queue.snapshot_due(0));
+    assert!(!lone.queue.snapshot_due(1 << 40), "a large state waits until the log has grown");
+    lone.queue.snapshot(Box::new(Lines(seen.lines.clone())));
+    wait_for("the snapshot", || {
+        seen.take(lone.queue.recv_timeout(Duration::from_millis(5)).expect("it runs"));
+        (lone.node.status().snapshot_index == 22).then_some(())
+    });
+    let tail = lone.node.propose("tail");
+    seen.take_to(&mut lone, 23);
+    assert_eq!(tail.wait().expect("applied").index, 23);
+    let disk = stop(lone);
+
+    let mut again = start(config().snapshot_count(1), disk, 23);
+    let mut nothing = Seen::default();
+    let apply = again.queue.recv().expect("it runs");
+    nothing.take(apply); // the members
+    assert!(!again.queue.snapshot_due(0), "the state is at 23, the log is at 22");
+    nothing.take_to(&mut again, 24);
+    assert_eq!((nothing.lines.len(), nothing.restored), (0, 0));
+    let disk = stop(again);
+
+    let mut anew = start(config(), disk.clone(), 0);
+    let mut all = Seen::default();
+    all.take_to(&mut anew, 24);
+    assert_eq!((all.restored, all.lines), (22, seen.lines));
+    stop(anew);
+
+    let (builder, id) = builder(config(), &disk);
+    let transport = Arc::new(MemNetwork::new(1).endpoint(Identity::new(id, cluster().id())));
+    let ahead = builder.start_handoff::<String, _>(99, |_| Ok(transport));
+    assert!(matches!(ahead, Err(StartError::StateMachineAhead { applied: 99, .. })), "{ahead:?}");
+}
+
+fn stop(lone: Lone) -> (MemStore, MemSnapshots) {
+    let Lone { node, queue, disk } = lone;
+    let stop = std::thread::spawn(move || node.shutdown());
+    let mut queue = queue;
+    while let Some(apply) = queue.recv() {
+        Seen { last: 0, ..Seen::default() }.take(apply);
+    }
+    drop(queue);
+    assert!(matches!(stop.join().expect("no panic"), NodeEnd::Stopped));
+    disk
+}
+
+/// Back-pressure: a member that starts with a long log hands over no more than the bound, and goes on when there is room.
+#[test]
+fn a_long_log_is_handed_over_in_bounded_pieces() {
+    const LINES: usize = 400;
+    let disk = disk();
+    let mut lone = start(config(), disk, 0);
+    lone.node.campaign();
+    let mut seen = Seen::default();
+    let pending: Vec<_> = (0..LINES).map(|_| lone.node.propose(vec![b'x'; 10_000])).collect();
+    seen.take_to(&mut lone, LINES as u64 + 2);
+    assert!(pending.into_iter().all(|pending| pending.wait().is_ok()));
+    let disk = stop(lone);
+
+    let (backlog, batch) = (200_000, 50_000);
+    let config = config().max_apply_backlog(backlog).max_apply_bytes(batch);
+    let mut again = start(config, disk, 0);
+    wait_for("everything to be committed", || {
+        (again.node.vitals().commit >= LINES as u64 + 2).then_some(())
+    });
+    // Whatever wakes the node, it hands over no more.
+    for _ in 0..50 {
+        drop(again.node.propose("busy"));
+        assert!(again.node.status().apply_backlog <= backlog + batch + 20_000);
+    }
+    let held = again.node.status().apply_backlog;
+    assert!(held > backlog / 2, "{held} bytes wait");
+    let busy = again.node.propose("busy").wait().expect_err("the state lags");
+    assert!(busy.is_definite(), "{busy}");
+    let mut all = Seen::default();
+    all.take_to(&mut again, LINES as u64 + 3);
+    assert_eq!(all.lines.len(), LINES, "each once, in order, and none of the refused");
+    let goes_on = again.node.propose("room again");
+    wait_for("an answer", || {
+        all.take(again.queue.recv_timeout(Duration::from_millis(5)).expect("it runs"));
+        goes_on.is_ready().then_some(())
+    });
+    goes_on.wait().expect("there is room");
+}
+
+#[test]
+fn a_loop_that_leaves_its_work_or_fails_ends_the_node() {
+    type Leave = fn(ApplyQueue<String>);
+    type Expected = fn(&NodeError) -> bool;
+    let gone = |error: &NodeError| matches!(error, NodeError::ApplyLoopGone);
+    let failed = |error: &NodeError| matches!(error, NodeError::Apply { .. });
+    #[rustfmt::skip]
+    let cases: [(&str, Leave, Expected); 4] = [
+        ("drops the queue", |queue| drop(queue), gone),
+        ("pulls the next before this one is done", |mut queue| {
+            assert!(queue.recv().is_some());
+            assert!(queue.recv().is_none());
+        }, gone),
+        ("says done and has left a step", |mut queue| {
+            queue.recv().expect("it runs").done();
+            assert!(queue.recv().is_none());
+        }, gone),
+        ("says that it failed", |mut queue| {
+            let mut apply = queue.recv().expect("it runs");
+            while apply.step().is_some() {}
+            apply.fail("no room");
+            assert!(queue.recv().is_none());
+        }, failed),
+    ];
+    for (name, leave, expected) in cases {
+        let Lone { node, queue, .. } = start(config(), disk(), 0);
+        leave(queue);
+        let end = node.wait_end();
+        assert!(end.error().is_some_and(expected), "{name}: {end:?}");
+    }
+}
