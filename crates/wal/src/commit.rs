@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::format::Position;
 use crate::segment::Segment;
 use crate::stats::{Counters, Observer};
 use crate::{Error, Lsn, planted};
+
+mod crowd;
+use crowd::{Crowd, Role, Waiter, Word};
 
 /// What an append returns: how far the log must be durable for the batch to be.
 ///
@@ -30,7 +33,8 @@ impl Ticket {
 #[derive(Debug)]
 pub(crate) struct Commit {
     progress: Mutex<Progress>,
-    done: Condvar,
+    /// The end of what was synced, for those who only look.
+    durable: AtomicU64,
     /// What new frames are told about the past: the durable position, or, without syncs, what was proven at open.
     mark: AtomicU64,
     poisoned: AtomicBool,
@@ -45,16 +49,18 @@ struct Progress {
     durable: Position,
     /// Segments with bytes that were not synced, oldest first; the last one is being written to.
     dirty: Vec<Arc<Segment>>,
-    syncing: bool,
+    /// Those who wait for more to be synced.
+    crowd: Crowd,
 }
 
 impl Commit {
     /// Begins with everything up to `end` written and, as far as this run can tell, durable.
     pub(crate) fn new(end: Position, mark: Lsn, sync: bool) -> Self {
-        let progress = Progress { written: end, durable: end, dirty: Vec::new(), syncing: false };
+        let crowd = Crowd::new();
+        let progress = Progress { written: end, durable: end, dirty: Vec::new(), crowd };
         Self {
             progress: Mutex::new(progress),
-            done: Condvar::new(),
+            durable: AtomicU64::new(end.lsn.bits()),
             mark: AtomicU64::new(mark.bits()),
             poisoned: AtomicBool::new(false),
             sync,
@@ -82,9 +88,9 @@ impl Commit {
             let system = system.unwrap_or_default();
             log::error!(error:% = cause, system:%; "a write or sync of the log failed: it takes no more until it is reopened");
         }
-        // Whoever has looked and not yet gone to sleep holds the lock.
-        let _progress = self.progress.lock();
-        self.done.notify_all();
+        // Whoever has looked and not yet joined the others holds the lock.
+        let waiting = self.progress.lock().crowd.fail();
+        waiting.iter().for_each(|waiter| waiter.tell(Word::Look));
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -107,6 +113,9 @@ impl Commit {
         observer: &dyn Observer,
         counters: &Counters,
     ) -> Result<(), Error> {
+        if self.durable.load(Ordering::Acquire) >= lsn.bits() {
+            return Ok(());
+        }
         let mut progress = self.progress.lock();
         let lsn = lsn.min(progress.written.lsn); // or a ticket of another log would wait for ever
         loop {
@@ -114,35 +123,60 @@ impl Commit {
                 return Ok(());
             }
             self.check()?;
-            if progress.syncing {
-                self.done.wait(&mut progress);
-                continue;
-            }
-            // Everything written so far goes with this sync; what comes meanwhile goes with the next.
-            progress.syncing = true;
-            let target = progress.written;
-            let dirty = std::mem::take(&mut progress.dirty);
+            let deadline = match progress.crowd.role(Instant::now) {
+                Role::Lead => return self.lead(progress, observer, counters),
+                Role::Follow => None,
+                Role::Watch(until) => Some(until),
+            };
+            let waiter = Waiter::new(lsn);
+            progress.crowd.join(waiter.clone());
             drop(progress);
-            let synced = self.sync_all(&dirty, observer, counters);
+            if waiter.park(deadline) == Word::Durable {
+                return Ok(());
+            }
             progress = self.progress.lock();
-            progress.syncing = false;
-            match synced {
-                Ok(()) => {
-                    progress.durable = target;
-                    if self.sync {
-                        self.mark.store(target.lsn.bits(), Ordering::Release);
-                    }
-                    self.done.notify_all();
+            progress.crowd.leave(&waiter);
+        }
+    }
+
+    /// Syncs everything written so far, and wakes those who wait for any of it. What is appended meanwhile goes with
+    /// the next sync.
+    fn lead(
+        &self,
+        mut progress: MutexGuard<'_, Progress>,
+        observer: &dyn Observer,
+        counters: &Counters,
+    ) -> Result<(), Error> {
+        progress.crowd.begin();
+        let target = progress.written;
+        let dirty = std::mem::take(&mut progress.dirty);
+        drop(progress);
+        let begun = Instant::now();
+        let synced = self.sync_all(&dirty, observer, counters);
+        let now = Instant::now();
+        let mut progress = self.progress.lock();
+        match synced {
+            Ok(()) => {
+                progress.durable = target;
+                self.durable.store(target.lsn.bits(), Ordering::Release);
+                if self.sync {
+                    self.mark.store(target.lsn.bits(), Ordering::Release);
                 }
-                Err(error) if planted("failed-sync-retried") => {
-                    progress.dirty.splice(0..0, dirty);
-                    return Err(error);
-                }
-                Err(error) => {
-                    drop(progress);
-                    self.poison(&error);
-                    return Err(error);
-                }
+                let (covered, heir) = progress.crowd.end(target.lsn, now - begun, now);
+                drop(progress);
+                covered.iter().for_each(|waiter| waiter.tell(Word::Durable));
+                heir.iter().for_each(|waiter| waiter.tell(Word::Look));
+                Ok(())
+            }
+            Err(error) if planted("failed-sync-retried") => {
+                progress.dirty.splice(0..0, dirty);
+                progress.crowd.fail().iter().for_each(|waiter| waiter.tell(Word::Look));
+                Err(error)
+            }
+            Err(error) => {
+                drop(progress);
+                self.poison(&error);
+                Err(error)
             }
         }
     }

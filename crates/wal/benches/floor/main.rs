@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
+mod crowd;
 #[expect(unreachable_pub, reason = "they are a part of another crate too")]
 mod limit;
 #[expect(unreachable_pub, reason = "they are a part of another crate too")]
@@ -50,12 +51,23 @@ fn main() -> Result<()> {
         "us, p50", "floor", "log", "ratio", "p10", "p99", "samples"
     );
     for (sync, name) in [(true, "synced"), (false, "unsynced")] {
-        for (len, n) in [(128, 1), (1 << 10, 16), (1 << 10, 256), (8 << 10, 256)] {
+        for (len, n) in
+            [(128, 1), (128, 256), (1 << 10, 1), (1 << 10, 16), (1 << 10, 256), (8 << 10, 256)]
+        {
             let what = format!("{name} {len} B x{n}");
             if wanted(&what) {
                 report(&what, &append(&tmp.path().join(&what), &noise, len, n, sync)?);
             }
         }
+    }
+    // Of these the "floor" is the same log with one caller, and without rolls.
+    let what = "threads 1 KiB x16";
+    if wanted(what) {
+        report(what, &crowd::threads(&tmp.path().join("threads"), &noise, 16)?);
+    }
+    let what = "roll 4 KiB x16";
+    if wanted(what) {
+        report(what, &crowd::roll(&tmp.path().join("roll"), &noise)?);
     }
     for (name, measure) in [("get", get as Measure), ("range", range), ("open", open)] {
         for len in [128, 1 << 10, 8 << 10] {

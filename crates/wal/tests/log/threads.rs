@@ -49,6 +49,40 @@ fn callers_that_wait_together_share_a_sync() {
     assert_eq!(log.last_index(), 9);
 }
 
+/// Whoever is late, early, alone or among others: every wait ends, and what it acknowledged is there.
+#[test]
+fn every_wait_ends_whoever_comes_and_goes() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let next = parking_lot::Mutex::new(1);
+    thread::scope(|scope| {
+        for seed in 0..8 {
+            let (log, next) = (&log, &next);
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(seed);
+                for _ in 0..40 + 20 * seed {
+                    let ticket = {
+                        let mut next = next.lock();
+                        let ticket = log.append(&Batch::of(&run(*next..=*next, 1)));
+                        *next += 1;
+                        ticket.expect("appends")
+                    };
+                    if rng.u8(..4) == 0 {
+                        thread::sleep(Duration::from_micros(rng.u64(..300)));
+                    }
+                    if rng.u8(..8) > 0 {
+                        log.wait(ticket).expect("syncs");
+                    }
+                }
+            });
+        }
+    });
+    log.sync().expect("syncs");
+    let last = *next.lock() - 1;
+    let log = reopen(&disk.reboot(Unsynced::Lost)).expect("opens");
+    assert_eq!(log.last_index(), last);
+}
+
 /// W1 over the seam: the sync that covers a batch ends before its wait does.
 #[test]
 fn a_wait_ends_after_the_sync_that_covers_it() {
