@@ -29,8 +29,8 @@ usage: cargo xtask <task>
   crash [options]    kill -9 a real server under load, count what was lost
                      --rounds N   --members 1|3   --writers N   --seed S
   crash-states [options]
-                     the log after every crash there can be, on a simulated disk
-                     --states N   --seed S   --replay STATE
+                     the log after every crash there can be and with every damage, on a simulated disk
+                     --states N   --stride N   --seed S   --replay STATE
   planted [crate ...]
                      bugs planted on purpose: each must be caught by its named test
   bench wal|raftnode [options]

@@ -1,12 +1,14 @@
-//! `cargo xtask crash-states`: every state that a crash can leave of the log, two million of them unless told otherwise.
-//! The enumeration itself is `crates/wal/tests/log/states.rs`; the gate runs it, shorter.
+//! `cargo xtask crash-states`: every state that a crash can leave of the log, two million of them unless told otherwise,
+//! and every damage to a closed one. The work itself is in `crates/wal/tests/log`, `states.rs` and `rot.rs`; the gate
+//! does less of it.
 
 use crate::sh;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask crash-states [--states N] [--seed S] [--replay STATE]";
+const USAGE: &str =
+    "usage: cargo xtask crash-states [--states N] [--stride N] [--seed S] [--replay STATE]";
 
 /// How many states one run tries.
 const STATES: u64 = 2_000_000;
@@ -14,15 +16,20 @@ const STATES: u64 = 2_000_000;
 /// How many the gate tries.
 pub(crate) const IN_TEST: u64 = 100_000;
 
+/// Of bits and lengths, the gate tries one of so many.
+pub(crate) const STRIDE_IN_TEST: &str = "17";
+
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let mut states = STATES;
     let mut command = sh::cargo(&sh::root());
     command.args(["test", "--quiet"]).args(TARGET);
+    command.env("OARLOCK_STRIDE", "1");
     let mut replay = false;
     for pair in args.chunks(2) {
         match pair {
             [flag, value] if flag == "--states" => states = value.parse().map_err(|_| USAGE)?,
             [flag, value] if flag == "--seed" => drop(command.env("OARLOCK_SEED", value)),
+            [flag, value] if flag == "--stride" => drop(command.env("OARLOCK_STRIDE", value)),
             [flag, value] if flag == "--replay" => {
                 command.env("OARLOCK_STATE", value);
                 replay = true;
@@ -31,7 +38,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         }
     }
     command.env("OARLOCK_STATES", states.to_string());
-    command.args(["states::", "--", "--nocapture", "--test-threads"]);
+    command.args(["--", "states::"]).args(if replay { None } else { Some("rot::") });
+    command.args(["--nocapture", "--test-threads"]);
     command.arg(std::thread::available_parallelism().map_or(2, usize::from).to_string());
     let begin = Instant::now();
     let said = watch(&mut command)?;

@@ -66,8 +66,9 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     }
     let mut command = sh::cargo(&root);
     command.env("OARLOCK_STATES", states::IN_TEST.to_string());
-    command.arg("test").args(states::TARGET).args(["states::", "--", "--nocapture"]);
-    step("crash states of the log", &mut command, &skips, &mut tally, &mut broken);
+    command.env("OARLOCK_STRIDE", states::STRIDE_IN_TEST);
+    command.arg("test").args(states::TARGET).args(["--", "states::", "rot::", "--nocapture"]);
+    step("crash states and damage of the log", &mut command, &skips, &mut tally, &mut broken);
     for (package, example) in examples(&root) {
         let mut command = sh::cargo(&root);
         // With the features of the first run, as far as they are the package's own, so that little is built for it.
