@@ -47,6 +47,7 @@ pub struct Config {
     pub(crate) stop_timeout: Duration,
     pub(crate) write_mode: WriteMode,
     pub(crate) seed: Option<u64>,
+    pub(crate) lease_drift: Option<u32>,
 }
 
 /// A configuration that cannot work. Whoever wrote it has to change it.
@@ -70,6 +71,10 @@ pub enum ConfigError {
         /// The size of one message.
         message: u64,
     },
+    /// A member that does not check its quorum votes for others whenever it is asked, so that no lease holds. Leave
+    /// check-quorum on, or read without leases.
+    #[error("lease_reads needs check_quorum")]
+    LeaseWithoutCheckQuorum,
     /// A snapshot would be taken after every entry.
     #[error("snapshot_count must be greater than 0")]
     SnapshotCount,
@@ -114,6 +119,7 @@ impl Config {
             stop_timeout: Duration::from_secs(10),
             write_mode: WriteMode::Auto,
             seed: None,
+            lease_drift: None,
         }
     }
 
@@ -253,6 +259,37 @@ impl Config {
         self
     }
 
+    /// Allows a leader to answer [`lease reads`](crate::NodeHandle::read_lease) without asking anybody, for most of half an
+    /// election timeout after a round of reads was confirmed. Off by default, as in etcd: it trades a round trip for an
+    /// assumption about clocks, which only whoever runs the machines can make.
+    ///
+    /// The assumption: the monotonic clocks of any two members differ in speed by at most `max_drift_percent`, and none stands
+    /// still while its machine does not. Real clocks differ by far less than one percent. But a virtual machine that is
+    /// paused, migrated or restored, or a laptop that sleeps, may find its clock where it was while the others have elected
+    /// somebody else: then a lease read can be stale. If that can happen, leave this off.
+    ///
+    /// Every member must have it, for its other half is what followers do: they give their vote to nobody for an election
+    /// timeout after they heard of their leader or started again, whoever asks. So a member that starts does not hasten its
+    /// first election ([`initial_tick_advance`](Self::initial_tick_advance) is ignored), and
+    /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) does nothing.
+    ///
+    /// A read chooses for itself whether it uses the lease, because what a stale answer costs depends on what is read: see
+    /// [`NodeHandle::read_lease`](crate::NodeHandle::read_lease).
+    pub const fn lease_reads(mut self, max_drift_percent: u32) -> Self {
+        self.lease_drift = Some(max_drift_percent);
+        self
+    }
+
+    /// How long a lease lasts, from when the round began that it rests on. Zero without
+    /// [`lease_reads`](Self::lease_reads). Five ticks less than an election timeout, because that is by how much a
+    /// follower may miscount it (half of it by default), and then by what the drift takes.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        let Some(drift) = self.lease_drift else { return Duration::ZERO };
+        let ticks = self.election_ticks.saturating_sub(crate::core::LEASE_SLACK);
+        self.heartbeat_interval * ticks * 100 / 100_u32.saturating_add(drift)
+    }
+
     /// The shortest time without a leader after which a follower campaigns.
     #[must_use]
     pub fn election_timeout(&self) -> Duration {
@@ -285,6 +322,9 @@ impl Config {
         if self.snapshot_count == 0 {
             return Err(ConfigError::SnapshotCount);
         }
+        if self.lease_drift.is_some() && !self.check_quorum {
+            return Err(ConfigError::LeaseWithoutCheckQuorum);
+        }
         Ok(())
     }
 }
@@ -300,6 +340,16 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_is_shorter_than_what_it_rests_on() {
+        assert_eq!(Config::new().lease(), Duration::ZERO);
+        let config = Config::new().lease_reads(0);
+        assert_eq!(config.lease(), Duration::from_millis(500));
+        assert_eq!(config.clone().lease_reads(100).lease(), Duration::from_millis(250));
+        assert!(config.clone().lease_reads(u32::MAX).lease() < Duration::from_millis(1));
+        assert_eq!(config.election_ticks(5).lease(), Duration::ZERO);
+    }
+
+    #[test]
     fn what_cannot_work_is_named() {
         let cases = [
             (Config::new().election_ticks(4), ConfigError::ElectionTicks { ticks: 4 }),
@@ -310,6 +360,10 @@ mod tests {
                 ConfigError::Uncommitted { uncommitted: 1, message: 1 << 20 },
             ),
             (Config::new().snapshot_count(0), ConfigError::SnapshotCount),
+            (
+                Config::new().lease_reads(1).check_quorum(false),
+                ConfigError::LeaseWithoutCheckQuorum,
+            ),
         ];
         for (config, error) in cases {
             assert_eq!(config.validate(), Err(error));

@@ -93,6 +93,8 @@ stats! {
     forwards_accepted,
     /// Linearizable reads answered.
     reads,
+    /// Of these, reads that a leader answered by its lease.
+    reads_by_lease,
     /// Linearizable reads that ended without an answer.
     reads_failed,
     /// Tries of read rounds beyond the first (etcd's `slow_read_indexes_total`).

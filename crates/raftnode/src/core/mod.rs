@@ -32,6 +32,8 @@ mod ready;
 pub use ready::{must_persist_before_apply, should_wait_wal_sync};
 
 mod conf;
+mod lease;
+pub(crate) use lease::SLACK as LEASE_SLACK;
 mod proposals;
 mod reads;
 mod stall;
@@ -101,6 +103,7 @@ pub struct Core {
     proposals: proposals::Proposals,
     changes: conf::Changes,
     reads: reads::Reads,
+    lease: lease::Lease,
 
     applied: u64,
     /// The last leader known, whoever leads now.
@@ -174,6 +177,7 @@ impl Core {
             proposals: proposals::Proposals::new(config.max_waiting_proposals),
             changes: conf::Changes::default(),
             reads: reads::Reads::new(recovered.id, recovered.incarnation, config.election_ticks),
+            lease: lease::Lease::new(config, recovered.incarnation <= 1),
             applied,
             last_leader: 0,
             last_role: (recovered.hard_state.term, Role::Follower, 0),
@@ -199,6 +203,7 @@ impl Core {
         {
             return Err(StepError::Shed);
         }
+        self.keep_promise(&message)?;
         if message.get_msg_type() == MessageType::MsgTimeoutNow && self.would_win_too_early() {
             return Err(Refused::NotNow("the log is not on disk to its end").into());
         }
@@ -211,6 +216,7 @@ impl Core {
     /// Why it was not taken; [`StepError::Stale`] if the log is that far already.
     pub fn handle_snapshot(&mut self, from: u64, message: Message) -> Result<(), StepError> {
         self.check(from, &message)?;
+        self.keep_promise(&message)?;
         let index = message.get_snapshot().get_metadata().index;
         if index <= self.raw.raft.raft_log.committed || self.installing() {
             // raft-rs answers with our commit index, so that the leader goes on from there.
@@ -310,9 +316,14 @@ impl Core {
             return Err(TransferError::NotVoter { to });
         }
         if to != raft.id {
-            self.raw.transfer_leader(to);
+            self.begin_transfer(to);
         }
         Ok(())
+    }
+
+    pub(super) fn begin_transfer(&mut self, to: u64) {
+        self.lease.transfer_begins(self.raw.raft.term);
+        self.raw.transfer_leader(to);
     }
 
     /// Too much is under way: as a leader refuse proposals for this reason, as a follower leave appends to be

@@ -19,6 +19,8 @@ pub(super) struct Reads {
     /// Ticks after which a try is repeated: half an election timeout, as etcd's 500 ms are.
     patience: u32,
     retries: u64,
+    /// A round is wanted for the sake of the lease that it leaves behind.
+    renewal: bool,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,16 @@ struct Round {
 impl Reads {
     pub(super) const fn new(id: u64, incarnation: u64, election_ticks: u32) -> Self {
         let patience = election_ticks.div_ceil(2);
-        Self { id, incarnation, tries: 0, waiting: Vec::new(), round: None, patience, retries: 0 }
+        Self {
+            id,
+            incarnation,
+            tries: 0,
+            waiting: Vec::new(),
+            round: None,
+            patience,
+            retries: 0,
+            renewal: false,
+        }
     }
 
     /// id, incarnation and try, big-endian.
@@ -43,16 +54,22 @@ impl Reads {
         [self.id, self.incarnation, attempt].iter().flat_map(|part| part.to_be_bytes()).collect()
     }
 
-    /// Of several answers the last will do: raft-rs gives them in order (O2).
-    pub(super) fn confirmed(&mut self, states: &[ReadState]) -> Option<ReadsConfirmed> {
+    /// Begin a round soon, though nobody waits for it.
+    pub(super) const fn renew(&mut self) {
+        self.renewal = true;
+    }
+
+    /// Of several answers the last will do: raft-rs gives them in order (O2). With the number of the try.
+    fn confirmed(&mut self, states: &[ReadState]) -> Option<(u64, ReadsConfirmed)> {
         let round = self.round.as_ref()?;
-        let own = |state: &&ReadState| {
-            (round.first_try..=round.last_try)
-                .any(|attempt| state.request_ctx == self.context(attempt))
+        let own = |state: &ReadState| {
+            let attempt = (round.first_try..=round.last_try)
+                .rfind(|attempt| state.request_ctx == self.context(*attempt))?;
+            Some((attempt, state.index))
         };
-        let index = states.iter().rfind(own)?.index;
+        let (attempt, index) = states.iter().rev().find_map(own)?;
         let tokens = self.round.take()?.tokens;
-        Some(ReadsConfirmed { tokens, index })
+        Some((attempt, ReadsConfirmed { tokens, index }))
     }
 }
 
@@ -82,7 +99,7 @@ impl Core {
     pub(super) fn flush_reads(&mut self) {
         let reads = &mut self.reads;
         let begin = match &reads.round {
-            None => !reads.waiting.is_empty(),
+            None => !reads.waiting.is_empty() || reads.renewal,
             Some(round) => round.again,
         };
         let raft = &self.raw.raft;
@@ -90,6 +107,7 @@ impl Core {
         if !begin || raft.leader_id == 0 || (leads && !raft.commit_to_current_term()) {
             return;
         }
+        reads.renewal = false;
         reads.tries += 1;
         let attempt = reads.tries;
         match &mut reads.round {
@@ -104,7 +122,14 @@ impl Core {
             }
         }
         let context = reads.context(attempt);
+        self.lease_asked(attempt);
         self.raw.read_index(context);
+    }
+
+    pub(super) fn reads_confirmed(&mut self, states: &[ReadState]) -> Option<ReadsConfirmed> {
+        let (attempt, confirmed) = self.reads.confirmed(states)?;
+        self.lease_confirmed(attempt);
+        Some(confirmed)
     }
 
     pub(super) fn tick_reads(&mut self) {

@@ -31,7 +31,7 @@ impl Core {
         let mut ready = self.raw.ready();
         let number = ready.number();
         let mut now = Now { role: self.role_change(), ..Now::default() }; // O1
-        now.reads = self.reads.confirmed(&ready.take_read_states()); // O2, O24
+        now.reads = self.reads_confirmed(&ready.take_read_states()); // O2, O24
 
         let committed = ready.take_committed_entries();
         assert!(!must_persist_before_apply(&committed, self.flight.durable_index())); // O3

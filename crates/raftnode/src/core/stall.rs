@@ -35,7 +35,7 @@ impl Core {
         self.stall.ticks = 0;
         if begins && self.leads_others() {
             match self.successor() {
-                Some(to) => self.raw.transfer_leader(to),
+                Some(to) => self.begin_transfer(to),
                 None => self.step_down(),
             }
         }

@@ -83,7 +83,7 @@ impl Core {
     fn tick(&mut self) {
         let raft = &self.raw.raft;
         let lone = raft.state == StateRole::Follower && raft.promotable() && self.is_sole_voter();
-        if lone && raft.leader_id == 0 {
+        if lone && raft.leader_id == 0 && !self.lease.is_bound() {
             // Nobody could be disturbed by an election, and nobody else will ever be elected.
             self.handle_campaign();
         }
@@ -97,14 +97,17 @@ impl Core {
         if raft.state != StateRole::Leader && raft.election_elapsed == 0 {
             self.ticks.basis = None; // it campaigned, perhaps again in the same role
         }
+        self.lease.tick();
         self.tick_stall();
         self.tick_reads();
     }
 
-    /// Starts an election now, if this node may: a voter with no conf change waiting to be applied.
+    /// Starts an election now, if this node may: a voter with no conf change waiting to be applied, and, with leases, no
+    /// promise to its leader that is still in force.
     pub fn handle_campaign(&mut self) {
         if self.is_driven()
             && !self.installing()
+            && !self.lease.is_bound()
             && self.raw.raft.promotable()
             && !self.would_win_too_early()
         {

@@ -79,6 +79,8 @@ pub(crate) enum Data {
     Read {
         resolver: Resolver<u64, ReadError>,
         deadline: Instant,
+        /// A lease will do.
+        lease: bool,
     },
     Transfer {
         to: u64,

@@ -182,8 +182,25 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// As [`read_index`](Self::read_index), with a deadline of its own.
     pub fn read_index_by(&self, deadline: Instant) -> Pending<u64, ReadError> {
+        self.read(deadline, false)
+    }
+
+    /// As [`read_index`](Self::read_index), but a leader that holds a lease answers without asking anybody: linearizable
+    /// as long as the assumption of [`Config::lease_reads`](crate::Config::lease_reads) holds, and stale when it does not.
+    /// Without a lease (not configured, on a follower, in a term in which leadership was to be handed over, while the
+    /// configuration changes) it is the same as `read_index`: right, and slower.
+    pub fn read_lease(&self) -> Pending<u64, ReadError> {
+        self.read(self.deadline(), true)
+    }
+
+    /// As [`read_lease`](Self::read_lease), with a deadline of its own.
+    pub fn read_lease_by(&self, deadline: Instant) -> Pending<u64, ReadError> {
+        self.read(deadline, true)
+    }
+
+    fn read(&self, deadline: Instant, lease: bool) -> Pending<u64, ReadError> {
         let (resolver, pending) = pending();
-        match self.shared().inbox.data(Data::Read { resolver, deadline }) {
+        match self.shared().inbox.data(Data::Read { resolver, deadline, lease }) {
             Ok(()) => pending.by(deadline),
             Err(NotTaken::Full) => Pending::ready(Err(ReadError::Busy(Busy::Requests))),
             Err(NotTaken::Closed) => Pending::ready(Err(ReadError::Stopped)),
@@ -202,12 +219,14 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
     }
 
-    /// Campaigns now instead of at the end of the election timeout. Does nothing where that makes no sense.
+    /// Campaigns now instead of at the end of the election timeout. Does nothing where that makes no sense, nor, with
+    /// [leases](crate::Config::lease_reads), while the leader's may be in force.
     pub fn campaign(&self) {
         let _ = self.shared().inbox.data(Data::Campaign); // a node too busy for it has no need of it
     }
 
-    /// Lets `ticks` heartbeat intervals pass at once.
+    /// Lets `ticks` heartbeat intervals pass at once. Not with [leases](crate::Config::lease_reads): an election before its
+    /// time would break them.
     pub fn advance_ticks(&self, ticks: u32) {
         let _ = self.shared().inbox.data(Data::AdvanceTicks(ticks)); // time that nobody takes notice of
     }

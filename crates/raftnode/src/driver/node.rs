@@ -49,6 +49,7 @@ pub(super) struct Node {
     /// Bytes handed over to be applied.
     pub(super) unapplied: u64,
 
+    started: Instant,
     pub(super) ticker: Ticker,
     pub(super) apply_watch: ApplyWatch,
     pub(super) early_election: Option<Instant>,
@@ -79,6 +80,10 @@ impl Node {
         let interval = shared.config.heartbeat_interval;
         let mut out = Outbox::new(Arc::clone(&shared), transport);
         let others = contacts.iter().any(|member| member.id != shared.id);
+        let hasten = others
+            && shared.config.initial_tick_advance
+            && !interval.is_zero()
+            && shared.config.lease().is_zero(); // no election before its time
         let (own, transport) = (shared.id, Arc::clone(out.transport()));
         out.known.add(own, &*transport, contacts.into_iter());
         let mut node = Self {
@@ -88,10 +93,10 @@ impl Node {
             writes: VecDeque::new(),
             unsynced: 0,
             unapplied: 0,
+            started: now,
             ticker: Ticker::new(interval, now),
             apply_watch: ApplyWatch::new(now),
-            early_election: (others && shared.config.initial_tick_advance && !interval.is_zero())
-                .then_some(now + EARLY_ELECTION),
+            early_election: hasten.then_some(now + EARLY_ELECTION),
             marked: 0,
             leaving: None,
             removed_until: None,
@@ -138,6 +143,7 @@ impl Node {
                 return Ok(end);
             }
             let (control, data) = self.shared.inbox.take(self.next_wake());
+            self.core.set_time(self.started.elapsed());
             for control in control {
                 self.on_control(control)?;
             }
@@ -368,9 +374,9 @@ impl Node {
                 }
                 Data::Forward { from, forward } => self.core.handle_forward(from, forward),
                 Data::ForwardReply { from, reply } => self.core.handle_forward_reply(from, &reply),
-                Data::Read { resolver, deadline } => {
+                Data::Read { resolver, deadline, lease } => {
                     if let Some(token) = self.reads.take(resolver, deadline) {
-                        self.core.handle_read(token);
+                        self.read(token, lease);
                     }
                 }
                 Data::Transfer { to, resolver, deadline } => match self.core.handle_transfer(to) {
@@ -381,6 +387,7 @@ impl Node {
                 Data::Unreachable(peer) => self.core.handle_unreachable(peer),
                 Data::Refused { peer, refusal } => self.on_refusal(peer, &refusal),
                 Data::Campaign => self.core.handle_campaign(),
+                Data::AdvanceTicks(_) if self.has_leases() => {} // no election before its time
                 Data::AdvanceTicks(ticks) => {
                     self.core.advance_ticks(ticks);
                     self.count();
@@ -396,6 +403,22 @@ impl Node {
             }
         }
         self.core.handle_propose(proposals);
+    }
+
+    fn read(&mut self, token: u64, lease: bool) {
+        let index = if lease { self.core.lease_read() } else { None };
+        match index {
+            Some(index) => {
+                self.shared.counters.reads_by_lease.add(1);
+                self.reads.confirm(vec![token], index);
+                self.answer_reads(); // at once, if that is applied
+            }
+            None => self.core.handle_read(token),
+        }
+    }
+
+    fn has_leases(&self) -> bool {
+        !self.shared.config.lease().is_zero()
     }
 
     fn message_refused(&mut self, from: u64, error: &StepError) {

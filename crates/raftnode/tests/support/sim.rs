@@ -79,7 +79,15 @@ pub(crate) fn founders(count: u64) -> Cluster {
 
 impl Sim {
     pub(crate) fn new(count: u64, seed: u64) -> Self {
-        let config = Config::new().seed(seed);
+        Self::new_with(count, seed, |config| config)
+    }
+
+    pub(crate) fn new_with(
+        count: u64,
+        seed: u64,
+        configure: impl FnOnce(Config) -> Config,
+    ) -> Self {
+        let config = configure(Config::new().seed(seed));
         let founders = founders(count);
         let mut sim = Self {
             config,
