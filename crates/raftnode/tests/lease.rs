@@ -187,10 +187,10 @@ fn a_change_of_members_ends_the_lease_and_the_next_round_begins_another() {
 #[test]
 fn no_read_by_lease_is_ever_stale() {
     let mut leased = 0;
-    for seed in 0..25 {
+    for seed in 0..12 {
         leased += run(seed);
     }
-    assert!(leased > 1000, "{leased} reads tried it");
+    assert!(leased > 500, "{leased} reads tried it");
 }
 
 fn run(seed: u64) -> u64 {
