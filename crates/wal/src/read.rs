@@ -22,11 +22,10 @@ pub(crate) fn entry(index: u64, find: impl Find) -> Result<Entry, Error> {
     piece.locate(&mut places)?;
     let [start, end] = places;
     let mut view = piece.segment.view(start, end)?;
-    let (mut entry, payload) = piece.segment.entry(&view, start, index)?;
+    let (term, kind, payload) = piece.segment.entry(&view, start, index)?;
     view.truncate(payload.end);
     view.advance(payload.start);
-    entry.data = view;
-    Ok(entry)
+    Ok(Entry { index, term, kind, data: view })
 }
 
 /// Reads `range`, up to `max_bytes` of payload but one entry at least.
@@ -47,13 +46,13 @@ pub(crate) fn entries(
         for (index, offset) in (piece.first..).zip(&places[..piece.len]) {
             let from = offset.wrapping_sub(start) as usize;
             let rest = view.get(from..).unwrap_or_default();
-            let (mut entry, payload) = piece.segment.entry(rest, *offset, index)?;
+            let (term, kind, payload) = piece.segment.entry(rest, *offset, index)?;
             bytes = bytes.saturating_add(payload.len() as u64);
             if bytes > max_bytes && !entries.is_empty() {
                 return Ok(entries);
             }
-            entry.data = view.slice(from + payload.start..from + payload.end);
-            entries.push(entry);
+            let data = view.slice(from + payload.start..from + payload.end);
+            entries.push(Entry { index, term, kind, data });
         }
         lo += piece.len as u64;
     }

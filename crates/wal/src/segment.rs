@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::error::is_full;
 use crate::format::{FRAMES_START, Footer, HEADER_COPIES, Key, Position, SegmentHeader, Slot};
 use crate::vfs::{File, Vfs};
-use crate::{Damage, Entry, Error, Lsn, SegmentId, format, planted};
+use crate::{Damage, Error, Lsn, SegmentId, format, planted};
 
 mod pool;
 pub(crate) use pool::{Layout, Pool};
@@ -156,7 +156,7 @@ impl Segment {
 
     pub(crate) fn write(&self, bytes: &[u8], offset: u32) -> Result<(), Error> {
         let written = self.file.write_all_at(bytes, u64::from(offset));
-        written.map_err(Error::io("write to", &self.path))
+        written.map_err(|source| self.failed("write to", source))
     }
 
     pub(crate) fn read(&self, buf: &mut [u8], offset: u32) -> Result<(), Error> {
@@ -165,7 +165,13 @@ impl Segment {
     }
 
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.file.sync_data().map_err(Error::io("sync", &self.path))
+        self.file.sync_data().map_err(|source| self.failed("sync", source))
+    }
+
+    /// Only a failure copies the path.
+    #[cold]
+    fn failed(&self, op: &'static str, source: io::Error) -> Error {
+        Error::Io { op, path: self.path.clone(), source }
     }
 
     /// How far the newest slot here says that the log was durable.
@@ -235,20 +241,20 @@ impl Segment {
         let damage = Damage::Bounds { found: end };
         let len = end.checked_sub(start).ok_or_else(|| Error::corrupt(self.id, start, damage))?;
         let view = self.file.view(u64::from(start), len as usize);
-        view.map_err(Error::io("map", &self.path))
+        view.map_err(|source| self.failed("map", source))
     }
 
-    /// Reads entry `index`, which stands at `offset`, from bytes that begin there. Gives where the payload is in them.
+    /// Checks entry `index`, which stands at `offset`, in bytes that begin there. Gives its term, its kind, and where its
+    /// payload is in them.
+    #[inline]
     pub(crate) fn entry(
         &self,
         bytes: &[u8],
         offset: u32,
         index: u64,
-    ) -> Result<(Entry, Range<usize>), Error> {
-        let (term, kind, payload) =
-            format::read_entry(bytes, self.key, Lsn::new(self.id, offset), index)
-                .map_err(|fault| Error::corrupt(self.id, offset, fault.damage))?;
-        Ok((Entry { index, term, kind, data: Bytes::new() }, payload))
+    ) -> Result<(u64, u8, Range<usize>), Error> {
+        format::read_entry(bytes, self.key, Lsn::new(self.id, offset), index)
+            .map_err(|fault| Error::corrupt(self.id, offset, fault.damage))
     }
 
     /// The damage that a wrong length is.

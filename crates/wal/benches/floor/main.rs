@@ -69,7 +69,8 @@ fn main() -> Result<()> {
     if wanted(what) {
         report(what, &crowd::roll(&tmp.path().join("roll"), &noise)?);
     }
-    for (name, measure) in [("get", get as Measure), ("range", range), ("open", open)] {
+    let reads = [("get", get as Measure), ("range", range), ("open", open), ("verify", verify)];
+    for (name, measure) in reads {
         for len in [128, 1 << 10, 8 << 10] {
             let what = format!("{name} {len} B");
             if wanted(&what) {
@@ -180,8 +181,17 @@ fn range(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
     take_turns(&mut contenders, BUDGET)
 }
 
-/// The whole log, every byte checked.
+/// By footers; the floor checks every byte.
 fn open(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
+    opening(dir, records, len, false)
+}
+
+/// The whole log, every byte checked.
+fn verify(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
+    opening(dir, records, len, true)
+}
+
+fn opening(dir: &Path, records: &Path, len: usize, verify: bool) -> Result<Vec<Vec<f64>>> {
     let mut contenders: [Turn<'_, Box<dyn Error>>; 2] = [
         Box::new(|samples| {
             samples.push(timed(|| {
@@ -191,7 +201,8 @@ fn open(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
             Ok(())
         }),
         Box::new(|samples| {
-            samples.push(timed(|| Options::new().open(dir))?);
+            let options = Options::new().verify(verify);
+            samples.push(timed(|| options.open(dir))?);
             Ok(())
         }),
     ];

@@ -1,6 +1,6 @@
 //! The footer of a segment that was left: where its entries stand, so that opening need not read them.
 
-use super::{FRAMES_START, Key, is_zero, padded, u32_at, u64_at};
+use super::{FRAMES_START, Key, padded, u32_at, u64_at};
 use crate::{EntryId, Lsn, SegmentId};
 
 const MAGIC: [u8; 4] = *b"OARF";
@@ -37,7 +37,7 @@ pub(crate) struct Trailer {
 /// What the end of a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FooterState {
-    /// None was ever written: zeros, or what an earlier use of the file left there.
+    /// None was ever written: zeros, or whatever an earlier use of the file left there.
     Missing,
     Valid(Trailer),
     Damaged,
@@ -59,8 +59,7 @@ impl Trailer {
     /// Reads the last bytes of a segment.
     pub(crate) fn decode(bytes: &[u8], key: Key, segment: SegmentId, size: u32) -> FooterState {
         let Some(bytes) = bytes.first_chunk::<{ Self::LEN }>() else { return FooterState::Missing };
-        let stale = bytes[8..12] == MAGIC && u32_at(bytes, 12) != segment.0;
-        if is_zero(bytes) || stale {
+        if bytes[8..12] != MAGIC || u32_at(bytes, 12) != segment.0 {
             return FooterState::Missing;
         }
         let base = EntryId { index: u64_at(bytes, 48), term: u64_at(bytes, 56) };
@@ -76,7 +75,7 @@ impl Trailer {
         };
         let fits = len(trailer.n.into(), trailer.terms.into()) <= u64::from(size)
             && (FRAMES_START..=trailer.table()).contains(&trailer.end);
-        let known = bytes[8..12] == MAGIC && u32_at(bytes, 16) & !RESET == 0;
+        let known = u32_at(bytes, 16) & !RESET == 0;
         let at = Lsn::new(segment, Self::offset(size));
         if known && fits && key.crc(at, &bytes[4..]) == u32_at(bytes, 0) {
             FooterState::Valid(trailer)
@@ -260,7 +259,10 @@ mod tests {
         let end = &file[Trailer::offset(SIZE) as usize..];
         assert_eq!(state(end, SegmentId(4)), FooterState::Missing, "an earlier use of the file");
         assert_eq!(state(&[0; Trailer::LEN], SEGMENT), FooterState::Missing);
-        assert_eq!(state(&[1; Trailer::LEN], SEGMENT), FooterState::Damaged);
+        assert_eq!(state(&[1; Trailer::LEN], SEGMENT), FooterState::Missing);
+        let mut bad = end.to_vec();
+        bad[20] ^= 1;
+        assert_eq!(state(&bad, SEGMENT), FooterState::Damaged);
     }
 
     #[test]
