@@ -113,7 +113,9 @@ impl Iterator for Walk {
             Err(fault) => fault,
         };
         let rest = bytes.get(*at as usize..).unwrap_or_default();
-        if is_zero(rest) {
+        // In a recycled file, what stands behind is not zero, and nothing unless it is a frame.
+        let mut behind = Lookup::new(bytes, segment.key, segment.id, *at);
+        if is_zero(rest) || segment.recycled && behind.next().is_none() {
             let missing = missing.take()?;
             return Some(Err(Error::corrupt(missing, 0_u64, Damage::Missing)));
         }

@@ -35,7 +35,7 @@ pub struct Wal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Released {
-    /// Files removed.
+    /// Files that are no longer the log's: removed, or kept as spares.
     pub segments: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -220,14 +220,12 @@ impl Wal {
             inner.state.write().index.release(before, durable)
         };
         let mut released = Released::default();
-        let layout = &inner.pool.layout;
         for segment in segments {
             inner.unfinished.lock().retain(|left| left.segment.id != segment.id);
-            // Durably, one by one: a crash could leave an older one and not this, and a hole looks like damage.
-            let removed = segment.remove(&*layout.vfs, &layout.dir, layout.sync);
-            inner.or_poison(removed)?;
             released.segments += 1;
             released.bytes += u64::from(segment.size);
+            // Durably, one by one: a crash could leave an older one and not this, and a hole looks like damage.
+            inner.or_poison(inner.pool.retire(segment))?;
         }
         inner.counters.released.fetch_add(released.segments, Ordering::Relaxed);
         Ok(released)
@@ -243,7 +241,7 @@ impl Wal {
         capacity.saturating_sub(head + 512)
     }
 
-    /// Bytes of the log's files, prepared segments included.
+    /// Bytes of the log's files, prepared segments included; spares are not ([`Stats::spares`]).
     #[must_use]
     pub fn size(&self) -> u64 {
         let live: u64 = self.inner.state.read().index.segments().map(|s| u64::from(s.size)).sum();
@@ -268,7 +266,9 @@ impl Wal {
     pub fn stats(&self) -> Stats {
         let state = self.inner.state.read();
         let segments = state.index.segments().count() as u64 + self.inner.pool.totals().0;
-        Stats { segments, index_bytes: state.index.heap_bytes(), ..self.inner.counters.snapshot() }
+        let (recycled, spares) = self.inner.pool.spares();
+        let index_bytes = state.index.heap_bytes();
+        Stats { segments, recycled, spares, index_bytes, ..self.inner.counters.snapshot() }
     }
 
     /// What was found when it was opened.

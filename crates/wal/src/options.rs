@@ -199,15 +199,23 @@ impl Options {
             let surveyed = survey(&*self.vfs, dir, &listing.segments, Access::ReadWrite)?;
             let scan = scan(&surveyed, how)?;
             let recovery = Recovery::of(&surveyed, &listing, &scan);
-            Ok((scan, recovery))
+            Ok((scan, recovery, listing.spares))
         };
-        let (mut scan, mut recovery) = read()?;
+        let (mut scan, mut recovery, mut spares) = read()?;
         for name in &recovery.temporaries {
             let path = dir.join(name);
             self.vfs.remove(&path).map_err(Error::io("remove", &path))?;
         }
-        if repair(&*self.vfs, dir, &mut scan, self.sync, &mut recovery)? {
-            (scan, _) = read()?;
+        let mut repaired = repair(&*self.vfs, dir, &mut scan, self.sync, &mut recovery);
+        if matches!(repaired, Err(Error::NoSpace { .. })) && !spares.is_empty() {
+            for path in spares.drain(..).map(|name| dir.join(name)) {
+                self.vfs.remove(&path).map_err(Error::io("remove", &path))?;
+            }
+            (scan, recovery, _) = read()?;
+            repaired = repair(&*self.vfs, dir, &mut scan, self.sync, &mut recovery);
+        }
+        if repaired? {
+            (scan, ..) = read()?;
         }
         recovery.log(dir);
         self.warn_if_unsafe(dir);
@@ -218,10 +226,12 @@ impl Options {
         let active = active.clone();
         let layout = self.layout(dir, active.key.0);
         let proven = if self.sync { scan.end.lsn } else { scan.proven };
+        let pool = Pool::new(layout, active.id, scan.ready);
+        pool.adopt(&spares)?;
         Ok(Wal::assemble(Parts {
             end: scan.end,
             proven,
-            pool: Pool::new(layout, active.id, scan.ready),
+            pool,
             active,
             unfinished: scan.unfinished,
             state: scan.state,

@@ -8,16 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::error::is_full;
-use crate::format::{FRAMES_START, Footer, HEADER_COPIES, Key, Position, SegmentHeader, Slot};
+use crate::format::{FRAMES_START, Footer, Key, Position, SegmentHeader, Slot};
 use crate::vfs::{File, Vfs};
-use crate::{Damage, Error, Lsn, SegmentId, format, planted};
+use crate::{Damage, Error, Lsn, SegmentId, format};
+
+mod make;
 
 mod pool;
 pub(crate) use pool::{Layout, Pool};
 
 mod survey;
-pub(crate) use survey::{LOCK, Listing, Surveyed, open, survey};
+pub(crate) use survey::{LOCK, Listing, SPARE, Surveyed, open, survey};
 
 /// How zeros are written. Larger pieces make larger folios in the page cache, and every later small write to one of
 /// those costs several times as much.
@@ -29,6 +30,8 @@ pub(crate) struct Segment {
     pub(crate) id: SegmentId,
     /// Length of the file.
     pub(crate) size: u32,
+    /// Whether the file was another segment before: what stands behind the frames is not zero then.
+    pub(crate) recycled: bool,
     pub(crate) key: Key,
     pub(crate) path: PathBuf,
     file: Box<dyn File>,
@@ -46,63 +49,9 @@ impl Segment {
         file: Box<dyn File>,
         slot: Option<Slot>,
     ) -> Self {
-        let SegmentHeader { log_id, id, size } = header;
+        let SegmentHeader { log_id, id, size, recycled } = header;
         let (key, slot, finished) = (Key(log_id), Mutex::new(slot), AtomicBool::new(false));
-        Self { id, size, key, path, file, slot, finished }
-    }
-
-    /// Makes a segment that is durable under its final name, every block written, with what `fill` adds to the headers.
-    /// A crash before the end leaves a temporary file at most, so a segment under its own name is always whole; one
-    /// that had the name before is replaced at once.
-    ///
-    /// A failure leaves nothing that counts and can be tried again, but for that of the directory's sync, which is an
-    /// [`Error::Io`].
-    pub(crate) fn make(
-        vfs: &dyn Vfs,
-        dir: &Path,
-        header: SegmentHeader,
-        sync: bool,
-        fill: impl FnOnce(&dyn File) -> io::Result<()>,
-    ) -> Result<Self, Error> {
-        let path = dir.join(header.id.to_string());
-        let temporary = path.with_extension("tmp");
-        let make = || {
-            match vfs.remove(&temporary) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let file = vfs.create_new(&temporary)?;
-            for offset in (0..header.size).step_by(ZEROS.len()) {
-                let piece = ZEROS.len().min((header.size - offset) as usize);
-                file.write_all_at(&ZEROS[..piece], u64::from(offset))?;
-            }
-            for offset in HEADER_COPIES {
-                file.write_all_at(&header.encode(), u64::from(offset))?;
-            }
-            fill(&*file)?;
-            if sync {
-                file.sync_all()?;
-            }
-            vfs.rename(&temporary, &path)?;
-            Ok(file)
-        };
-        let file = match make() {
-            Ok(file) => file,
-            Err(source) => {
-                // Not worth a second error: what is left is removed by the next try or the next open.
-                let _ = vfs.remove(&temporary);
-                return Err(if is_full(&source) {
-                    Error::NoSpace { path, source }
-                } else {
-                    Error::NotPrepared { path, source }
-                });
-            }
-        };
-        if sync && !planted("no-directory-sync") {
-            // Unlike the rest, this is about names that count.
-            vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
-        }
-        Ok(Self::new(header, path, file, None))
+        Self { id, size, recycled, key, path, file, slot, finished }
     }
 
     /// Puts a copy in the segment's place, with the frames before `end`, zeros behind, and its newest mark slot; or,
@@ -117,7 +66,8 @@ impl Segment {
         end: u32,
         durable: Option<Position>,
     ) -> Result<(), Error> {
-        let header = SegmentHeader { log_id: self.key.0, id: self.id, size: self.size };
+        let (log_id, id, size) = (self.key.0, self.id, self.size);
+        let header = SegmentHeader { log_id, id, size, recycled: false };
         let before = *self.slot.lock();
         let counter = before.map_or(0, |slot| slot.counter) + 1;
         let slot = durable.map(|durable| Slot { counter, durable, clean: false }).or(before);
@@ -139,6 +89,22 @@ impl Segment {
     pub(crate) fn remove(&self, vfs: &dyn Vfs, dir: &Path, sync: bool) -> Result<(), Error> {
         vfs.remove(&self.path).map_err(Error::io("remove", &self.path))?;
         if sync { vfs.sync_dir(dir).map_err(Error::io("sync", dir)) } else { Ok(()) }
+    }
+
+    /// Gives the file a name under which it waits to become another segment, durably: from then on no crash brings it
+    /// back as this one, and it may be written over.
+    pub(crate) fn spare(&self, vfs: &dyn Vfs, dir: &Path, sync: bool) -> Result<PathBuf, Error> {
+        let spare = self.path.with_extension(SPARE);
+        vfs.rename(&self.path, &spare).map_err(Error::io("rename", &self.path))?;
+        if sync {
+            vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        }
+        Ok(spare)
+    }
+
+    /// Whether anybody holds bytes of the file.
+    pub(crate) fn is_viewed(&self) -> bool {
+        self.file.is_viewed()
     }
 
     /// Bytes that frames may take.

@@ -20,12 +20,16 @@ pub struct Stats {
     pub rolls: u64,
     /// Of those, the ones that nobody had prepared: an append had to write the zeros itself.
     pub foreground_rolls: u64,
+    /// Segments made of released ones, with nothing to be written but the head.
+    pub recycled: u64,
     /// Mark slots written.
     pub marks: u64,
     /// Segments released.
     pub released: u64,
     /// Segments on disk, the ones prepared ahead included.
     pub segments: u64,
+    /// Released segments that are kept to be made segments again, besides: four of the full size at most.
+    pub spares: u64,
     /// Bytes of heap that the index takes.
     pub index_bytes: u64,
 }
@@ -81,9 +85,11 @@ impl Counters {
             syncs: get(&self.syncs),
             rolls: get(&self.rolls),
             foreground_rolls: get(&self.foreground_rolls),
+            recycled: 0,
             marks: get(&self.marks),
             released: get(&self.released),
             segments: 0,
+            spares: 0,
             index_bytes: 0,
         }
     }

@@ -16,7 +16,12 @@ pub(crate) struct SegmentHeader {
     pub(crate) id: SegmentId,
     /// The length of the file.
     pub(crate) size: u32,
+    /// Whether the file was another segment before: then what stands behind the frames is not zero.
+    pub(crate) recycled: bool,
 }
+
+/// The flag that says so.
+const RECYCLED: u32 = 1;
 
 /// Why a copy is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +38,7 @@ impl SegmentHeader {
         let mut out = [0; Self::LEN];
         out[..8].copy_from_slice(&MAGIC);
         out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        // 12..16: flags, none defined.
+        out[12..16].copy_from_slice(&u32::from(self.recycled).to_le_bytes());
         out[16..24].copy_from_slice(&self.log_id.to_le_bytes());
         out[24..28].copy_from_slice(&self.id.0.to_le_bytes());
         out[28..32].copy_from_slice(&self.size.to_le_bytes());
@@ -49,13 +54,15 @@ impl SegmentHeader {
             return Err(HeaderError::Damaged);
         }
         let (version, flags) = (u32_at(bytes, 8), u32_at(bytes, 12));
-        if version != FORMAT_VERSION || flags != 0 {
-            return Err(HeaderError::Version(if flags == 0 { version } else { flags }));
+        if version != FORMAT_VERSION || flags & !RECYCLED != 0 {
+            let unknown = if version == FORMAT_VERSION { flags } else { version };
+            return Err(HeaderError::Version(unknown));
         }
         let header = Self {
             log_id: u64_at(bytes, 16),
             id: SegmentId(u32_at(bytes, 24)),
             size: u32_at(bytes, 28),
+            recycled: flags & RECYCLED != 0,
         };
         if header.size < FRAMES_START { Err(HeaderError::Damaged) } else { Ok(header) }
     }
@@ -65,11 +72,16 @@ impl SegmentHeader {
 mod tests {
     use super::*;
 
+    fn header(recycled: bool) -> SegmentHeader {
+        SegmentHeader { log_id: 7, id: SegmentId(3), size: 65536, recycled }
+    }
+
     #[test]
     fn a_header_survives_and_no_flipped_bit_does() {
-        let header = SegmentHeader { log_id: 7, id: SegmentId(3), size: 65536 };
-        let bytes = header.encode();
-        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        let [plain, recycled] = [false, true].map(header);
+        assert_eq!(SegmentHeader::decode(&recycled.encode()), Ok(recycled));
+        let bytes = plain.encode();
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(plain));
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes;
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -80,10 +92,13 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let mut bytes = SegmentHeader { log_id: 7, id: SegmentId(3), size: 65536 }.encode();
-        bytes[8] = 9;
-        let crc = crc32fast::hash(&bytes[..60]);
-        bytes[60..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(9)));
+        let mut bytes = header(false).encode();
+        for (at, unknown) in [(12, 2), (8, 9)] {
+            bytes[at] = unknown;
+            let crc = crc32fast::hash(&bytes[..60]);
+            bytes[60..].copy_from_slice(&crc.to_le_bytes());
+            let expected = Err(HeaderError::Version(unknown.into()));
+            assert_eq!(SegmentHeader::decode(&bytes), expected);
+        }
     }
 }

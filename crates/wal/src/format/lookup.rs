@@ -9,6 +9,8 @@ use crate::{EntryId, Lsn, SegmentId};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stray {
     pub(crate) lsn: Lsn,
+    /// Where its body ends, if it is as long as it says.
+    pub(crate) end: Lsn,
     pub(crate) mark: Lsn,
     /// The index of its first entry, if it is a frame of entries.
     pub(crate) entries_from: Option<u64>,
@@ -49,11 +51,15 @@ impl<'a> Lookup<'a> {
         if header[12] == 0 || header[14..16] != [0, 0] {
             return None;
         }
-        if self.key.crc(lsn, &header[4..]) != u32_at(header, 0) {
+        // A mark is a place before its frame. In a recycled file, old bytes are looked at by the million: what chance
+        // lets through here must not prove anything, and could not, for a mark behind the end lies behind the frame.
+        let mark = Lsn::from_bits(u64_at(header, 32));
+        if mark > lsn || self.key.crc(lsn, &header[4..]) != u32_at(header, 0) {
             return None;
         }
         let entries_from = (header[12] == Kind::Entries as u8).then(|| u64_at(header, 24));
-        Some(Stray { lsn, mark: Lsn::from_bits(u64_at(header, 32)), entries_from })
+        let end = lsn.plus(FRAME_HEADER + u32_at(header, 4) as usize);
+        Some(Stray { lsn, end, mark, entries_from })
     }
 }
 

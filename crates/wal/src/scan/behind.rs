@@ -6,7 +6,8 @@ use crate::format::{Lookup, is_zero};
 use crate::segment::Segment;
 use crate::{EntryId, Lsn};
 
-/// Bytes of a torn tail in one segment, from the first that does not count to the last that is not zero.
+/// Bytes of a torn tail in one segment, from the first that does not count to the last that is not zero; in a recycled
+/// segment, to the end of the last frame whose header reads back.
 #[derive(Debug)]
 pub(crate) struct Junk {
     pub(crate) segment: Arc<Segment>,
@@ -38,15 +39,24 @@ impl Behind {
             return;
         }
         let zeros = from.iter().rev().take_while(|byte| **byte == 0).count();
-        let end = (bytes.len() - zeros) as u32;
+        let (mut end, whole) = ((bytes.len() - zeros) as u32, bytes.len() as u32);
+        if segment.recycled {
+            end = start; // what the file held before is not zero either, and no sign of anything
+        }
         let mut tries = 8; // for the report only, so that no bytes can make it take long
         for stray in Lookup::new(bytes, segment.key, segment.id, start) {
             self.mark = self.mark.max(stray.mark);
+            if segment.recycled {
+                let last = Lsn::new(segment.id, whole);
+                end = end.max(stray.end.min(last).offset());
+            }
             if self.first_after.is_none() && stray.lsn > self.failed && tries > 0 {
                 self.first_after = stray.first_entry(bytes, segment.key);
                 tries -= 1;
             }
         }
-        self.junk.push(Junk { segment: segment.clone(), start, end });
+        if end > start {
+            self.junk.push(Junk { segment: segment.clone(), start, end });
+        }
     }
 }

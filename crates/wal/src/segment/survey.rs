@@ -18,11 +18,16 @@ pub(crate) struct Listing {
     pub(crate) segments: Vec<SegmentId>,
     /// What a crash left of segments that were being prepared.
     pub(crate) temporaries: Vec<OsString>,
+    /// Released, and waiting to become segments again.
+    pub(crate) spares: Vec<OsString>,
     /// Set aside by earlier recoveries.
     pub(crate) torn: Vec<OsString>,
     /// Not ours; left alone.
     pub(crate) unknown: Vec<OsString>,
 }
+
+/// The extension of a spare's name.
+pub(crate) const SPARE: &str = "free";
 
 /// The name of the lock file.
 pub(crate) const LOCK: &str = "LOCK";
@@ -42,6 +47,8 @@ impl Listing {
                 listing.segments.push(id);
             } else if stem(".tmp").is_some() {
                 listing.temporaries.push(name);
+            } else if stem(".free").is_some() {
+                listing.spares.push(name);
             } else if text.split_once(".torn-").and_then(|s| SegmentId::from_stem(s.0)).is_some() {
                 listing.torn.push(name);
             } else if text != LOCK {

@@ -258,6 +258,10 @@ impl File for SimFile {
         self.read(offset, len, Bytes::copy_from_slice)
     }
 
+    fn is_viewed(&self) -> bool {
+        false // views are copies
+    }
+
     fn len(&self) -> io::Result<u64> {
         let machine = self.disk.machine();
         machine.powered()?;

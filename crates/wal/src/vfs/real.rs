@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,7 +16,8 @@ use crate::mmap;
 ///
 /// Every descriptor is close-on-exec, new files are 0600 and new directories 0700 (less what the umask takes), and a
 /// new file is never made through a symbolic link. Reads by [`File::view`] come from a map that is made at the first
-/// view and made anew when the file has grown beyond it.
+/// view and made anew when the file has grown beyond it. Whoever views a file that was opened for reading only holds a
+/// shared lock on it (`flock`) for as long as the bytes are held, so that [`File::is_viewed`] sees other processes too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealVfs;
 
@@ -49,13 +50,14 @@ impl Vfs for RealVfs {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        Ok(Box::new(RealFile::new(file)))
+        Ok(Box::new(RealFile::new(file, None)))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
         let file =
             fs::OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path)?;
-        Ok(Box::new(RealFile::new(file)))
+        let reader = (access == Access::Read).then(|| path.to_owned());
+        Ok(Box::new(RealFile::new(file, reader)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -102,13 +104,54 @@ fn named(dir: &Path) -> &Path {
 #[derive(Debug)]
 struct RealFile {
     file: fs::File,
-    /// The map that views are cut from, empty until the first one. Held for pointer arithmetic only.
-    map: Mutex<Bytes>,
+    map: Mutex<Map>,
+    /// The name that it was opened by, if for reading only.
+    reader: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Map {
+    /// What views are cut from, empty until the first one. Held for pointer arithmetic only.
+    bytes: Bytes,
+    /// Whether there may be views of a map before this one.
+    older: bool,
+}
+
+impl Map {
+    fn replace(&mut self, bytes: Bytes) {
+        self.older = self.is_viewed();
+        self.bytes = bytes;
+    }
+
+    fn is_viewed(&self) -> bool {
+        self.older || !self.bytes.is_empty() && !self.bytes.is_unique()
+    }
 }
 
 impl RealFile {
-    fn new(file: fs::File) -> Self {
-        Self { file, map: Mutex::new(Bytes::new()) }
+    fn new(file: fs::File, reader: Option<PathBuf>) -> Self {
+        Self { file, map: Mutex::default(), reader }
+    }
+
+    /// What keeps the file from being written over while it is mapped: nothing for its owner, who asks this very handle;
+    /// a shared lock for anybody else, if the file is still the one it was opened as.
+    fn hold(&self) -> io::Result<Option<fs::File>> {
+        let Some(path) = &self.reader else { return Ok(None) };
+        match self.file.try_lock_shared() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::NotFound.into()),
+            // Where there are no locks, nobody can find out that nobody reads, and nothing is written over.
+            Err(fs::TryLockError::Error(_)) => return Ok(None),
+        }
+        // It was renamed before it is written over; what has no name any more never will be.
+        let now = self.file.metadata()?;
+        if now.nlink() > 0 {
+            let named = fs::metadata(path)?;
+            if (named.dev(), named.ino()) != (now.dev(), now.ino()) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+        }
+        self.file.try_clone().map(Some)
     }
 }
 
@@ -128,14 +171,19 @@ impl File for RealFile {
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         let end = start.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
         let mut map = self.map.lock();
-        if map.len() < end {
+        if map.bytes.len() < end {
             let size = self.len()?;
             if size < end as u64 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            *map = mmap::map(&self.file, size)?;
+            map.replace(mmap::map(&self.file, size, self.hold()?)?);
         }
-        Ok(map.slice(start..end))
+        Ok(map.bytes.slice(start..end))
+    }
+
+    fn is_viewed(&self) -> bool {
+        // Taken for a moment, to see whether it can be had.
+        self.map.lock().is_viewed() || self.file.try_lock().is_err() || self.file.unlock().is_err()
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -143,7 +191,7 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        *self.map.lock() = Bytes::new(); // a map beyond the new end must not serve another view
+        self.map.lock().replace(Bytes::new()); // a map beyond the new end must not serve another view
         self.file.set_len(len)
     }
 
@@ -233,6 +281,40 @@ mod tests {
         drop(file);
         RealVfs.remove(&path).expect("removes");
         assert_eq!(before, &[0; 4][..]);
+    }
+
+    #[test]
+    fn a_file_is_viewed_while_anybody_holds_bytes_of_it() {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let path = tmp.path().join("f");
+        let file = RealVfs.create_new(&path).expect("creates");
+        file.write_all_at(&[7; 8192], 0).expect("writes");
+        assert!(!file.is_viewed());
+        let view = file.view(0, 8).expect("views");
+        assert!(file.is_viewed());
+        file.write_all_at(&[7; 8192], 8192).expect("grows");
+        drop(file.view(8192, 8).expect("a new map"));
+        assert!(file.is_viewed(), "the old map is held");
+        drop((view, file));
+
+        let file = RealVfs.open(&path, Access::ReadWrite).expect("opens");
+        let other = RealVfs.open(&path, Access::Read).expect("opens");
+        assert!(!file.is_viewed(), "opened is not viewed");
+        let view = other.view(0, 8).expect("views");
+        drop(other);
+        assert!(file.is_viewed(), "by another handle, as another process has");
+        drop(view);
+        assert!(!file.is_viewed());
+
+        let late = RealVfs.open(&path, Access::Read).expect("opens");
+        let gone = RealVfs.open(&path, Access::Read).expect("opens");
+        let spare = tmp.path().join("g");
+        RealVfs.rename(&path, &spare).expect("renames");
+        assert!(!file.is_viewed());
+        let error = late.view(0, 8).expect_err("may be written over from now on");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        RealVfs.remove(&spare).expect("removes");
+        assert_eq!(gone.view(0, 8).expect("never written over"), &[7; 8][..]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod faults;
 mod footers;
 mod golden;
 mod model;
+mod recycle;
 mod rot;
 mod states;
 mod threads;

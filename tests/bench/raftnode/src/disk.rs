@@ -120,6 +120,10 @@ impl File for SlowFile {
         self.file.view(offset, len)
     }
 
+    fn is_viewed(&self) -> bool {
+        self.file.is_viewed()
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
