@@ -13,3 +13,21 @@ pub(crate) fn planted(bug: &str) -> bool {
     static ON: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     ON.get_or_init(|| std::env::var("OARLOCK_PLANTED").ok()).as_deref() == Some(bug)
 }
+
+/// The footer without what was overwritten since the segment was left, perhaps by frames that are not durable.
+#[cfg(oarlock_planted)]
+pub(crate) fn truncated(
+    footer: &crate::format::Footer,
+    index: &crate::index::Index,
+) -> std::sync::Arc<crate::format::Footer> {
+    let mut footer = footer.clone();
+    if planted("footer-of-the-truncated-run") {
+        let terms = footer.terms.clone();
+        let term = |i| terms.iter().rev().find(|(first, _)| *first <= i).map(|(_, term)| *term);
+        let held = (footer.first..).take(footer.offsets.len());
+        let live = held.take_while(|i| index.term(*i) == term(*i)).count();
+        footer.offsets.truncate(live);
+        footer.terms.retain(|(first, _)| *first < footer.first + live as u64);
+    }
+    std::sync::Arc::new(footer)
+}

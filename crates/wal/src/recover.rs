@@ -136,6 +136,7 @@ pub(crate) fn repair(
     if report.rewritten == 0
         && let Some((active, _)) = scan.ends.last()
         && (sync || active.closed())
+        && !(planted("clean-flag-not-cleared") && active.closed())
     {
         active.write_slot(scan.end, false, sync)?;
     }

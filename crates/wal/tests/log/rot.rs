@@ -132,11 +132,13 @@ fn make() -> Sample {
 enum Look {
     /// Opened for writing, then everything read.
     Open,
+    /// The same, with every byte verified when it is opened.
+    Verify,
     /// Opened for reading only, which verifies every byte, then everything read.
     ReadOnly,
 }
 
-const LOOKS: [Look; 2] = [Look::Open, Look::ReadOnly];
+const LOOKS: [Look; 3] = [Look::Open, Look::Verify, Look::ReadOnly];
 
 /// What a look at a damaged log came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,15 +159,17 @@ impl Sample {
     fn look(&self, disk: &SimDisk, look: Look) -> Seen {
         let disk = disk.fork();
         let said = match look {
-            Look::Open => options(&disk).open(DIR).map(|log| {
-                let range = (log.first_index(), log.last_index());
-                let entries = (range.0..=range.1).map(|index| log.entry(index)).collect();
-                Said {
-                    registers: (log.metadata(), log.hard_state(), log.snapshot()),
-                    range,
-                    entries,
-                }
-            }),
+            Look::Open | Look::Verify => {
+                options(&disk).verify(look == Look::Verify).open(DIR).map(|log| {
+                    let range = (log.first_index(), log.last_index());
+                    let entries = (range.0..=range.1).map(|index| log.entry(index)).collect();
+                    Said {
+                        registers: (log.metadata(), log.hard_state(), log.snapshot()),
+                        range,
+                        entries,
+                    }
+                })
+            }
             Look::ReadOnly => options(&disk).open_read_only(DIR).map(|log| {
                 let range = (log.first_index(), log.last_index());
                 let entries = (range.0..=range.1).map(|index| log.entry(index)).collect();
@@ -222,7 +226,7 @@ impl Sample {
     ) -> bool {
         let disk = self.disk.fork();
         disk.tamper(segment(number), change);
-        let mut refused = false;
+        let mut refusals = Vec::new();
         for look in LOOKS {
             let context = || format!("{what} at {place:?} of segment {number}, {look:?}");
             match self.look(&disk, look) {
@@ -230,12 +234,16 @@ impl Sample {
                 Seen::Refused { segment, offset, damage } => {
                     let near = self.is_near(number, &place, segment, offset);
                     assert!(near, "{}: reported in {segment} at {offset}: {damage:?}", context());
-                    refused = true;
+                    refusals.push(look);
                 }
                 Seen::Lost(how) => panic!("{}: SILENT LOSS: {how}", context()),
             }
         }
-        refused
+        // Whoever reads every byte misses nothing that somebody else finds.
+        let verified = matches!(refusals[..], [] | [Look::Verify, Look::ReadOnly])
+            || refusals.len() == LOOKS.len();
+        assert!(verified, "{what} at {place:?} of segment {number}: refused by {refusals:?} alone");
+        !refusals.is_empty()
     }
 }
 

@@ -102,6 +102,7 @@ workloads! {
     compacting_survives_every_crash: "compact";
     installing_survives_every_crash: "install";
     snapshots_survive_every_crash: "snapshot";
+    sealing_survives_every_crash: "seal";
     idle_marks_survive_every_crash: "idle";
     closing_survives_every_crash: "reopen";
     killed_processes_survive_every_crash: "kill";

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use oarlock_wal::testing::{SimDisk, Unsynced};
-use oarlock_wal::{Batch, Error, Wal};
+use oarlock_wal::{Batch, Error, Recovery, Wal};
 
 use super::player::{Story, Window, check_snapshot, find};
 use crate::util::{DIR, large, options};
@@ -150,6 +150,9 @@ impl Checker {
         if digest % 16 == 1 {
             self.full(story, disk, window);
         }
+        if digest % 4 == 1 {
+            self.verify(story, disk, window);
+        }
         let depth = self.trail.len();
         let nested = match &self.replay {
             Some(crashes) => crashes.len() > depth,
@@ -186,6 +189,9 @@ impl Checker {
                 self.fail(format_args!("after the recovery: {error}"));
             }
             let later = options(&again.after(Unsynced::Lost)).open(DIR);
+            if let Some(torn) = later.as_ref().ok().and_then(|log| log.recovery().torn.clone()) {
+                self.fail(format_args!("all was synced, and yet {torn:?}"));
+            }
             match later.and_then(|log| log.entries(first..first + count, u64::MAX)) {
                 Ok(read) if read == entries => {}
                 other => self.fail(format_args!("lost what the next life acknowledged: {other:?}")),
@@ -227,6 +233,21 @@ impl Checker {
         }
         if aside.digest(|_| true) != before {
             self.fail("reading only changed something");
+        }
+    }
+
+    /// Opening by the frames alone finds what opening by footers finds, and footers that are whole.
+    fn verify(&self, story: &Story, disk: &SimDisk, window: Window) {
+        let log = match options(&disk.fork()).verify(true).open(DIR) {
+            Ok(log) => log,
+            Err(error) => self.fail(format_args!("refused when verified: {error}")),
+        };
+        if let Err(why) = find(&log, &story.history, window) {
+            self.fail(format_args!("lost or invented something, when verified\n{why}"));
+        }
+        let Recovery { damaged_headers, damaged_footers, .. } = log.recovery();
+        if !damaged_footers.is_empty() || damaged_headers.iter().any(|(_, offset)| *offset == 0) {
+            self.fail(format_args!("a crash is no damage: {:?}", log.recovery()));
         }
     }
 

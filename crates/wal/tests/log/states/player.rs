@@ -282,7 +282,8 @@ impl Player {
 
     fn open(&mut self) {
         self.store = None;
-        self.log = Some(options(&self.disk).open(DIR).expect("opens"));
+        let verify = self.rng.u8(..4) == 0;
+        self.log = Some(options(&self.disk).verify(verify).open(DIR).expect("opens"));
         self.quiet();
         self.promise(); // all that was accepted (O20)
     }

@@ -5,7 +5,7 @@ use super::player::Player;
 /// A name, and the workload.
 pub(crate) type Workload = (&'static str, fn(&mut Player));
 
-pub(crate) const ALL: [Workload; 16] = [
+pub(crate) const ALL: [Workload; 17] = [
     ("append", append),
     ("frames", frames),
     ("roll", roll),
@@ -17,6 +17,7 @@ pub(crate) const ALL: [Workload; 16] = [
     ("compact", compact),
     ("install", install),
     ("snapshot", snapshot),
+    ("seal", seal),
     ("idle", idle),
     ("reopen", reopen),
     ("kill", kill),
@@ -108,8 +109,11 @@ fn overwrite_across(p: &mut Player) {
     fill(p);
     p.sync();
     fill(p);
-    if p.rng.bool() {
+    // What is overwritten may be in a footer by then, or be about to go into one.
+    if p.rng.u8(..4) > 0 {
         p.sync();
+    }
+    if p.rng.bool() {
         p.finish();
     }
     let back = p.rng.u64(8..20);
@@ -215,6 +219,37 @@ fn snapshot(p: &mut Player) {
     p.kill();
     p.more(1, 20);
     p.snapshot(0);
+}
+
+/// Segments that were left get their footers, one after the other, and are read by them.
+fn seal(p: &mut Player) {
+    for _ in 0..3 {
+        fill(p);
+        if p.rng.u8(..4) == 0 {
+            let count = p.rng.u64(..3);
+            p.install(2, count, "conf");
+        }
+        if p.rng.bool() {
+            p.sync();
+        }
+    }
+    p.more(1, 10);
+    p.sync();
+    p.finish();
+    let back = p.rng.u64(..25);
+    p.overwrite(back, 2);
+    if p.rng.bool() {
+        p.reopen();
+    }
+    fill(p);
+    fill(p);
+    p.sync();
+    p.finish();
+    if p.rng.bool() {
+        p.kill();
+    } else {
+        p.close();
+    }
 }
 
 fn idle(p: &mut Player) {
