@@ -189,6 +189,19 @@ impl Index {
         released
     }
 
+    /// What to [`release`](Self::release) so that files of at least `bytes` go; as much as may go at all, if that is less.
+    pub(crate) fn before(&self, bytes: u64) -> u64 {
+        let (mut before, mut gone) = (0, 0);
+        for (run, next) in self.runs.iter().zip(self.runs.iter().skip(1)) {
+            if gone >= bytes {
+                break;
+            }
+            gone += u64::from(run.segment.size);
+            before = gone_before(run, next);
+        }
+        before
+    }
+
     fn term_of_released(&self, index: u64) -> Option<u64> {
         let after = self.terms.partition_point(|(first, _)| *first <= index);
         if index == self.base.index {

@@ -231,6 +231,21 @@ impl Wal {
         Ok(released)
     }
 
+    /// Removes the oldest segments, as [`release`](Self::release) does, until the files take no more than `bytes`
+    /// ([`size`](Self::size)), or what is left is not covered by the newest snapshot mark. For those who keep as much
+    /// history for slow followers as the disk allows. Whether it was enough, `size` says.
+    ///
+    /// # Errors
+    /// As [`release`](Self::release), but never [`Error::NotCovered`].
+    pub fn release_to_size(&self, bytes: u64) -> Result<Released, Error> {
+        let excess = self.size().saturating_sub(bytes);
+        let before = {
+            let state = self.inner.state.read();
+            state.index.before(excess).min(state.covered().index + 1)
+        };
+        self.release(before)
+    }
+
     /// How much the entries of one batch may come to, with 32 bytes more for each than its payload has. A segment holds
     /// whole batches, so this is about the segment size; what is more is refused as [`Error::TooLarge`].
     #[must_use]

@@ -3,7 +3,7 @@
 use oarlock_wal::testing::SimDisk;
 use oarlock_wal::{Batch, Error, HardState, SnapshotMark, Wal};
 
-use crate::util::{DIR, all, append, large, options, run};
+use crate::util::{DIR, SMALL, all, append, large, options, run};
 
 #[test]
 fn what_was_appended_is_read_back_now_and_after_reopening() {
@@ -50,4 +50,64 @@ fn a_conflicting_suffix_gives_way() {
     check(&log);
     log.close().expect("closes");
     check(&options(&disk).open(DIR).expect("opens"));
+}
+
+#[test]
+fn retention_by_size_keeps_what_no_snapshot_covers() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    for first in (1..=60).step_by(10) {
+        append(&log, &Batch::of(&large(first..first + 10, 1, 1800)));
+    }
+    let (one, all_of_them) = (SMALL, log.size());
+    assert_eq!(all_of_them, 6 * one);
+    assert_eq!(log.release_to_size(0).expect("nothing is covered").segments, 0);
+    append(&log, &Batch::compact(SnapshotMark::new(45, 1, "")));
+    assert_eq!(log.release_to_size(all_of_them).expect("fits").segments, 0);
+    assert_eq!(log.release_to_size(5 * one + 1).expect("covered").segments, 1);
+    assert_eq!((log.size(), log.first_index()), (5 * one, 11));
+    assert_eq!(log.release_to_size(0).expect("covered").segments, 3, "as far as is covered");
+    assert_eq!((log.size(), log.first_index()), (2 * one, 41));
+    assert_eq!(log.entries(46..61, u64::MAX).expect("kept").len(), 15);
+    log.close().expect("closes");
+    let log = options(&disk).open(DIR).expect("opens");
+    assert_eq!((log.first_index(), log.last_index()), (41, 60));
+}
+
+/// Raft paper, section 5.3: a new leader's entries replace a tail that reaches over several segments.
+#[test]
+fn a_conflicting_suffix_of_several_segments_gives_way() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    for first in (1..=50).step_by(10) {
+        append(&log, &Batch::of(&large(first..first + 10, 1, 1800)));
+    }
+    log.finish_segment().expect("finishes");
+    append(&log, &Batch::of(&run(14..=15, 2)));
+    let check = |log: &Wal| {
+        assert_eq!((log.first_index(), log.last_index()), (1, 15));
+        assert_eq!(log.entries(1..14, u64::MAX).expect("kept"), large(1..=13, 1, 1800));
+        assert_eq!(log.entries(14..16, u64::MAX).expect("new"), run(14..=15, 2));
+        assert!(matches!(log.entry(16), Err(Error::OutOfRange { .. })));
+    };
+    check(&log);
+    log.close().expect("closes");
+    for verify in [false, true] {
+        let log = options(&disk).verify(verify).open(DIR).expect("opens");
+        check(&log);
+        log.close().expect("closes");
+    }
+    // A snapshot far beyond the end, then one more roll: nothing of before comes back.
+    let log = options(&disk).open(DIR).expect("opens");
+    let mark = SnapshotMark::new(100, 3, "");
+    append(&log, &Batch { install: Some(mark), ..Batch::of(&large(101..=109, 3, 1800)) });
+    append(&log, &Batch::of(&large(110..=115, 3, 1800)));
+    log.close().expect("closes");
+    for verify in [false, true] {
+        let log = options(&disk).verify(verify).open(DIR).expect("opens");
+        assert_eq!((log.first_index(), log.last_index()), (101, 115));
+        assert_eq!(all(&log), large(101..=115, 3, 1800));
+        assert!(matches!(log.entry(13), Err(Error::OutOfRange { .. })));
+        assert_eq!(log.term(100).expect("the snapshot's"), 3);
+    }
 }

@@ -111,18 +111,19 @@ fn a_footer_that_does_not_read_back_costs_nothing() {
     }
 }
 
-/// A footer with the right checksums and the wrong contents: that of another log with the same identity.
+/// A footer with the right checksums and the wrong contents: that of another log with the same identity, and as many
+/// entries.
 #[test]
 fn a_footer_that_contradicts_the_frames_is_not_believed() {
     let (disk, model) = sample();
     let other = SimDisk::new();
     let log = options(&other).create(DIR, b"me").expect("creates");
-    append(&log, &Batch::of(&large(1..=16, 1, 1100)));
-    append(&log, &Batch::of(&large(17..=30, 1, 1100)));
+    append(&log, &Batch::of(&large(1..=17, 1, 990)));
+    append(&log, &Batch::of(&large(18..=30, 1, 990)));
     log.close().expect("closes");
     let foreign = other.contents(segment(1)).expect("a segment");
     disk.tamper(segment(1), |bytes| {
-        let start = bytes.len() - TRAILER - 16 - 4 * 16;
+        let start = bytes.len() - TRAILER - 16 - 4 * 18; // seventeen, padded
         bytes[start..].copy_from_slice(&foreign[start..]);
     });
     for log in [verified(&disk.fork()), reopen(&disk.fork())] {
