@@ -73,6 +73,8 @@ pub use record::{Batch, Entry, EntryId, HardState, SnapshotMark};
 mod recover;
 pub use recover::{Recovery, TornTail};
 
+pub mod repair;
+
 mod scan;
 
 mod segment;

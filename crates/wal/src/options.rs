@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::format::{Checkpoint, Encoder, Key, Position, first_frame};
 use crate::log::Parts;
 use crate::recover::{Recovery, repair};
+use crate::repair::Plan;
 use crate::scan::{How, scan};
 use crate::segment::{LOCK, Layout, Listing, Pool, survey};
 use crate::stats::Silent;
@@ -279,6 +280,18 @@ impl Options {
         Follow::open(self.vfs.clone(), dir.as_ref())
     }
 
+    /// Finds out what is wrong with the log in `dir`, and what can be done about it. Neither locks nor writes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::UnknownVersion`], [`Error::Io`]; damage is what the plan is about, and none.
+    pub fn plan_repair(&self, dir: impl AsRef<Path>) -> Result<Plan, Error> {
+        Plan::new(self, dir.as_ref())
+    }
+
+    pub(crate) fn files(&self) -> &dyn Vfs {
+        &*self.vfs
+    }
+
     fn layout(&self, dir: &Path, log_id: u64) -> Layout {
         let size = self.segment_size.clamp(MIN_SEGMENT, MAX_SEGMENT) & !0xfff;
         Layout {
@@ -290,7 +303,7 @@ impl Options {
         }
     }
 
-    fn lock(&self, dir: &Path) -> Result<Box<dyn Lock>, Error> {
+    pub(crate) fn lock(&self, dir: &Path) -> Result<Box<dyn Lock>, Error> {
         let path = dir.join(LOCK);
         match self.vfs.lock(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {

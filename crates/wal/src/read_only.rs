@@ -67,10 +67,14 @@ impl ReadOnly {
 
     fn try_open(vfs: &dyn Vfs, dir: &Path) -> Result<Self, Error> {
         let listing = Listing::read(vfs, dir)?.filter(|listing| !listing.segments.is_empty());
-        let listing = listing.ok_or_else(|| Error::NotFound { dir: dir.into() })?;
+        Self::read(vfs, dir, &listing.ok_or_else(|| Error::NotFound { dir: dir.into() })?)
+    }
+
+    /// The log that the segments of a listing make.
+    pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, listing: &Listing) -> Result<Self, Error> {
         let surveyed = survey(vfs, dir, &listing.segments, Access::Read)?;
         let scan = scan(&surveyed, How::Beside)?;
-        let recovery = Recovery::of(&surveyed, &listing, &scan);
+        let recovery = Recovery::of(&surveyed, listing, &scan);
         let Scan { state, end, proven, ends, ready, .. } = scan;
         let log_id = surveyed.first().map_or(0, |one| one.segment.key.0);
         let live = ends.iter().map(|(s, end)| (s, Some(u64::from(*end))));

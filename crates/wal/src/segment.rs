@@ -14,6 +14,9 @@ use crate::{Damage, Error, Lsn, SegmentId, format};
 
 mod make;
 
+mod loose;
+pub(crate) use loose::Loose;
+
 mod pool;
 pub(crate) use pool::{Layout, Pool};
 

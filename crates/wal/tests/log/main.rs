@@ -9,6 +9,7 @@ mod footers;
 mod golden;
 mod model;
 mod recycle;
+mod repair;
 mod rot;
 mod states;
 mod threads;
