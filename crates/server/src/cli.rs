@@ -8,7 +8,7 @@ use clap::{
 };
 
 mod wal;
-pub(crate) use wal::{DumpFlags, Payload, WalTool};
+pub(crate) use wal::{DumpFlags, LogPlace, Payload, RepairFlags, VerifyFlags, WalTool};
 
 /// Prefix of every environment variable that stands for a flag, as in etcd.
 const ENV_PREFIX: &str = "ETCD_";

@@ -10,8 +10,8 @@ use oarlock_wal::{Error as WalError, snapshot::Error as FileError};
 use crate::exit::{Failure, Kind};
 
 /// What to do about a member whose data cannot be trusted.
-const REPLACE: &str = "keep the directory for inspection; remove this member from its cluster (etcdctl member remove) \
-     and add it again with an empty --data-dir, or restore the directory from a copy made while it was stopped";
+pub(crate) const REPLACE: &str = "keep the directory for inspection; remove this member from its cluster (etcdctl member remove) \
+     and add it again with an empty --data-dir; if it is the only copy there is, `oarlock wal repair` shows what can be kept";
 
 /// What to do about a disk that fails.
 const LOOK_AT_DISK: &str = "look at the disk and the kernel's log, then start again: nothing acknowledged is lost as \
@@ -60,7 +60,7 @@ pub(crate) fn log(error: &WalError, dir: &Path) -> Failure {
     }
 }
 
-fn snapshot_file(error: &FileError) -> Failure {
+pub(crate) fn snapshot_file(error: &FileError) -> Failure {
     match error {
         FileError::Corrupt { path, offset, .. } => {
             Failure::from_error(Kind::Damaged, error).at(path, Some(*offset)).help(REPLACE)

@@ -50,16 +50,15 @@ pub fn main() -> ExitCode {
     for variable in &parsed.unknown_variables {
         log::warn!(variable; "an environment variable that looks like a flag stands for none");
     }
+    let done = |()| ExitCode::SUCCESS;
     let result = match &parsed.cli.tool {
-        None => Config::new(&parsed.cli.serve).and_then(|config| serve::run(&config)),
-        Some(Tool::Rescue(flags)) => tools::rescue(flags),
-        Some(Tool::Wal(WalTool::Dump(flags))) => tools::dump(flags),
-        Some(Tool::Wal(WalTool::Verify { place })) => tools::verify(place.dir()),
+        None => Config::new(&parsed.cli.serve).and_then(|config| serve::run(&config)).map(done),
+        Some(Tool::Rescue(flags)) => tools::rescue(flags).map(done),
+        Some(Tool::Wal(WalTool::Dump(flags))) => tools::dump(flags).map(done),
+        Some(Tool::Wal(WalTool::Verify(flags))) => tools::verify(flags),
+        Some(Tool::Wal(WalTool::Repair(flags))) => tools::repair(flags),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    result.unwrap_or_else(|failure| failure.report())
 }
 
 /// The environment, as far as it is text: no flag has a value that is not.

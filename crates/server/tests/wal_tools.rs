@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
     thread,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use oarlock_tests::{Flags, Member, Outcome, Scratch, scenario};
-use oarlock_wal::{Batch, Entry, HardState, Options, SnapshotMark, Wal};
+use oarlock_wal::{Batch, Entry, HardState, Options, RealVfs, SnapshotMark, Vfs, Wal};
 use serde_json::Value;
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -145,6 +145,123 @@ fn a_running_member_is_followed() {
         member.start()?;
         member.client()?.put("second", "v")?;
         follower.until("put \"second\", 1 bytes");
+        Ok(())
+    });
+}
+
+/// Damages the log of a stopped member in the middle of what it acknowledged.
+fn damage(flags: &Flags) -> Outcome<PathBuf> {
+    let segment = flags.data_dir.join("member/wal/00000001.wal");
+    let mut bytes = std::fs::read(&segment)?;
+    let needle = b"value-25";
+    let place = bytes.windows(needle.len()).position(|window| window == needle).expect("a value");
+    bytes[place] ^= 1;
+    std::fs::write(&segment, &bytes)?;
+    Ok(segment)
+}
+
+fn last_json(text: &str) -> Value {
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in the last line of\n{text}"))
+}
+
+/// The only member there is: what can be kept is kept, when the loss was accepted, and it serves again.
+#[test]
+fn a_damaged_member_is_repaired_when_its_loss_is_accepted() {
+    scenario("repair", |scratch| {
+        let mut member = Member::new(scratch, Flags::new(scratch.path(), "m1")?)?;
+        member.start()?;
+        let client = member.client()?;
+        for key in 0..50 {
+            client.put(&format!("k{key:02}"), &format!("value-{key:02}"))?;
+        }
+        let dir = member.flags.data_dir.clone();
+        let (code, text) = output(&["verify"], &dir)?;
+        assert_eq!(code, Some(0), "{text}");
+        let (code, text) = output(&["repair"], &dir)?;
+        assert_eq!((code, text.contains("it is whole")), (Some(0), true), "{text}");
+        member.process()?.terminate()?;
+        assert_eq!(member.process()?.wait(BOUND)?.code(), Some(0));
+
+        let segment = damage(&member.flags)?;
+        let damaged = std::fs::read(&segment)?;
+        let (code, text) = output(&["verify", "--json"], &dir)?;
+        let found: Value = serde_json::from_str(text.lines().next().unwrap_or_default())?;
+        assert_eq!((code, &found["whole"]), (Some(65), &Value::Bool(false)), "{text}");
+        assert_eq!(last_json(&text)["file"].as_str(), segment.to_str());
+
+        let (code, text) = output(&["repair"], &dir)?;
+        assert_eq!(code, Some(1), "{text}");
+        for part in ["COMMITTED ENTRIES WOULD BE LOST", "remove the member", "nothing was changed"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        let (code, text) = output(&["repair", "--json"], &dir)?;
+        let plan: Value = serde_json::from_str(&text)?;
+        assert_eq!(code, Some(1));
+        assert_eq!(plan["remedy"]["remedy"], "cut", "{text}");
+        assert_eq!(plan["remedy"]["lost"]["weight"], "committed", "{text}");
+
+        let (code, text) = output(&["repair", "--apply"], &dir)?;
+        assert_eq!(
+            (code, last_json(&text)["kind"].as_str()),
+            (Some(65), Some("damaged")),
+            "{text}"
+        );
+        assert!(
+            last_json(&text)["help"].as_str().is_some_and(|help| help.contains("--accept-loss"))
+        );
+        assert_eq!(std::fs::read(&segment)?, damaged, "nothing was changed");
+
+        let running = RealVfs.lock(&dir.join("member/wal/LOCK"))?;
+        let (code, text) = output(&["repair", "--apply", "--accept-loss"], &dir)?;
+        assert_eq!(code, Some(75), "{text}");
+        drop(running);
+        let (code, text) = output(&["repair", "--apply", "--accept-loss"], &dir)?;
+        assert_eq!(code, Some(0), "{text}");
+        let copy = dir.join("member/wal.before-repair-1");
+        assert_eq!(std::fs::read(copy.join("00000001.wal"))?, damaged);
+        assert!(std::fs::read_to_string(copy.join("PLAN.txt"))?.contains("cut the log off at"));
+        let (code, text) = output(&["verify"], &dir)?;
+        assert_eq!(code, Some(0), "{text}");
+
+        member.start()?;
+        let left = member.client()?.prefix("k")?.kvs.len();
+        assert!((20..=25).contains(&left), "{left} keys are left");
+        member.client()?.put("after", "v")?;
+        Ok(())
+    });
+}
+
+/// What a crash tore needs no repair; a tail that is being written is called that.
+#[test]
+fn a_torn_end_has_a_code_of_its_own() {
+    scenario("torn", |scratch| {
+        let dir = scratch.path().join("log");
+        let log = foreign(&dir)?;
+        let end = log.append(&Batch::default())?.lsn();
+        let segment = dir.join(end.segment().to_string());
+        let mut bytes = std::fs::read(&segment)?;
+        bytes[end.offset() as usize + 8] = 1;
+        std::fs::write(&segment, &bytes)?;
+        let (code, text) = output(&["verify"], &dir)?;
+        assert!(code == Some(0) && text.contains("is being written"), "{code:?} {text}");
+        // As a crash would leave it: a log that is dropped is closed.
+        let crashed = scratch.path().join("crashed");
+        std::fs::create_dir(&crashed)?;
+        for file in std::fs::read_dir(&dir)? {
+            let file = file?;
+            std::fs::copy(file.path(), crashed.join(file.file_name()))?;
+        }
+        drop(log);
+        let dir = crashed;
+        let (code, text) = output(&["verify"], &dir)?;
+        assert!(code == Some(1) && text.contains("torn at"), "{code:?} {text}");
+        let (code, text) = output(&["repair", "--apply"], &dir)?;
+        assert!(code == Some(0) && text.contains("nothing to repair"), "{code:?} {text}");
+        Options::new().open(&dir)?.close()?;
+        let (code, text) = output(&["verify"], &dir)?;
+        assert_eq!(code, Some(0), "{text}");
         Ok(())
     });
 }

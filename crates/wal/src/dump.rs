@@ -8,7 +8,7 @@ use std::vec::IntoIter;
 
 use bytes::Bytes;
 
-use crate::format::{FRAMES_START, Fault, FooterState, Lookup, is_zero, read_frame};
+use crate::format::{FRAMES_START, Fault, FooterState, Lookup, Trailer, is_zero, read_frame};
 use crate::segment::{Listing, Segment, open};
 use crate::vfs::{Access, Vfs};
 use crate::{Damage, Error, SegmentId};
@@ -66,10 +66,16 @@ impl Dump {
                 }
                 let missing =
                     id.next().filter(|next| self.segments.peek().is_some_and(|id| id != next));
+                let footer = match surveyed.footer {
+                    FooterState::Valid(trailer) => Some(trailer),
+                    _ => None,
+                };
+                bytes.truncate(footer.map_or(bytes.len(), |trailer| trailer.table() as usize));
                 self.current = Some(Walk {
                     segment: surveyed.segment.clone(),
                     bytes: bytes.into(),
                     at: FRAMES_START,
+                    footer,
                     missing,
                 });
                 Ok(Record::of_segment(&surveyed))
@@ -94,8 +100,10 @@ impl Iterator for Dump {
 #[derive(Debug)]
 struct Walk {
     segment: Arc<Segment>,
+    /// Its bytes, up to the footer if there is one.
     bytes: Bytes,
     at: u32,
+    footer: Option<Trailer>,
     /// The segment that should follow, if another one does.
     missing: Option<SegmentId>,
 }
@@ -104,7 +112,7 @@ impl Iterator for Walk {
     type Item = Result<Record, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Self { segment, bytes, at, missing } = self;
+        let Self { segment, bytes, at, footer, missing } = self;
         let Fault { at: place, damage } = match read_frame(bytes, segment.key, segment.id, *at) {
             Ok(frame) => {
                 *at = frame.end().offset();
@@ -116,6 +124,9 @@ impl Iterator for Walk {
         // In a recycled file, what stands behind is not zero, and nothing unless it is a frame.
         let mut behind = Lookup::new(bytes, segment.key, segment.id, *at);
         if is_zero(rest) || segment.recycled && behind.next().is_none() {
+            if let Some(trailer) = footer.take() {
+                return Some(Ok(Record::of_footer(segment, &trailer)));
+            }
             let missing = missing.take()?;
             return Some(Err(Error::corrupt(missing, 0_u64, Damage::Missing)));
         }

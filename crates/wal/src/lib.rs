@@ -40,6 +40,8 @@ pub use dump::{Content, Dump, Follow, MarkSlot, News, Record};
 mod error;
 pub use error::{Damage, Error};
 
+pub mod examine;
+
 mod format;
 pub use format::FORMAT_VERSION;
 

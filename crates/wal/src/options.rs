@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::examine::{Examination, Progress};
 use crate::format::{Checkpoint, Encoder, Key, Position, first_frame};
 use crate::log::Parts;
 use crate::recover::{Recovery, repair};
@@ -288,8 +289,34 @@ impl Options {
         Plan::new(self, dir.as_ref())
     }
 
-    pub(crate) fn files(&self) -> &dyn Vfs {
-        &*self.vfs
+    /// Reads and checks every byte of the log in `dir`, and of the snapshot files in the directory given, telling
+    /// `progress` about it as it goes, at least once a megabyte, on this thread. Neither locks nor writes.
+    ///
+    /// ```
+    /// # let tmp = tempfile::tempdir()?;
+    /// # let dir = tmp.path().join("wal");
+    /// use oarlock_wal::{Options, examine::End};
+    ///
+    /// # Options::new().create(&dir, b"")?.close()?;
+    /// let found = Options::new().examine(&dir, None, |_| {})?;
+    /// assert!(found.is_whole());
+    /// assert_eq!(found.log?.end, End::Whole);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or [`Error::Io`] if a directory cannot be listed. Anything else is part of what was found.
+    pub fn examine(
+        &self,
+        dir: impl AsRef<Path>,
+        snapshots: Option<&Path>,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<Examination, Error> {
+        Examination::new(self, dir.as_ref(), snapshots, progress)
+    }
+
+    pub(crate) fn files(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
     }
 
     fn layout(&self, dir: &Path, log_id: u64) -> Layout {

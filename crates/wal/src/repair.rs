@@ -185,7 +185,7 @@ impl Plan {
                 None => (Finding::Whole, Remedy::Nothing),
             },
             Err(Error::Corrupt { segment, offset, damage, first_after, .. }) => {
-                let remedy = look::remedy(options.files(), dir)?;
+                let remedy = look::remedy(&**options.files(), dir)?;
                 (Finding::Damaged { segment, offset, damage, first_after }, remedy)
             }
             Err(error) => return Err(error),

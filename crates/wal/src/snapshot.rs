@@ -76,6 +76,7 @@ mod format;
 
 mod name;
 pub use name::SnapshotId;
+pub(crate) use name::is_snapshot;
 
 mod reader;
 pub use reader::SnapshotReader;

@@ -62,6 +62,13 @@ pub trait Vfs: std::fmt::Debug + Send + Sync + 'static {
     /// decimal. Fails with `WouldBlock`, at once, while anybody else holds it (in this process too). The lock ends
     /// when the returned value is dropped, or the process dies; the file stays.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
+
+    /// Whether somebody holds the lock on `path`, for reports: nothing is made, and by the time of the answer it may have
+    /// changed. What cannot tell says no.
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        let _ = path;
+        Ok(false)
+    }
 }
 
 /// An open file. All access is positioned, so `&self` is enough and threads need no lock between them.

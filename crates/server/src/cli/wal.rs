@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// What can be done with a log. Nothing here needs the member to be stopped, and nothing writes.
+/// What can be done with a log. Nothing here needs the member to be stopped, and nothing writes, but `repair --apply`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WalTool {
     /// Print what the log of a member holds, a line for each record, in the order in which they were written.
@@ -12,11 +12,22 @@ pub(crate) enum WalTool {
     /// Overwritten entries are shown too, and what follows a damaged place. A record that does not read back has a line
     /// of its own; whether it is damage or what a crash left, `oarlock wal verify` says. The exit code is 0 either way.
     Dump(DumpFlags),
-    /// Read every byte of the log of a member and check it.
-    Verify {
-        #[command(flatten)]
-        place: LogPlace,
-    },
+    /// Read every byte of the log of a member, and of the snapshots beside it, and check it.
+    ///
+    /// Exit codes: 0, all is whole, were it that the last write is just being made by a running member. 1, a crash tore
+    /// the end of the log; nothing acknowledged is lost, and the next start sets it aside. 65, something is damaged or
+    /// missing: file and offset are named. Others as for the server.
+    Verify(VerifyFlags),
+    /// Show what can be done about a damaged log, and do it if told so.
+    ///
+    /// Without --apply nothing is changed. With it, a copy of every file that will be touched is made and synced first.
+    ///
+    /// A member that forgets what it has acknowledged can make its whole cluster lose committed writes. As long as the
+    /// cluster has a majority without this member, remove it, empty its directory, and add it again: do not repair it.
+    ///
+    /// Exit codes: 0, there is nothing to repair, or it was done. 1, something can be done, and was shown. 65, nothing can
+    /// be done, or only at a loss that was not accepted. Others as for the server.
+    Repair(RepairFlags),
 }
 
 /// Where a log is that is looked at: given as to `etcd-dump-logs`, or by the server's flag.
@@ -58,6 +69,35 @@ pub(crate) struct DumpFlags {
     /// Go on printing what is appended, until interrupted. Beside a running member; across rolls, releases and restarts.
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+/// The flags of `oarlock wal verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyFlags {
+    #[command(flatten)]
+    pub(crate) place: LogPlace,
+    /// Print what was found as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The flags of `oarlock wal repair`.
+#[derive(Debug, Args)]
+pub(crate) struct RepairFlags {
+    #[command(flatten)]
+    pub(crate) place: LogPlace,
+    /// Do what can be done. The member must not be running.
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Cut off even what was committed, or may have been acknowledged.
+    #[arg(long, requires = "apply")]
+    pub(crate) accept_loss: bool,
+    /// Where the copy goes [default: <log>.before-repair-<n>, beside the log].
+    #[arg(long, value_name = "DIR", requires = "apply")]
+    pub(crate) copy_to: Option<PathBuf>,
+    /// Print the plan, and what was done, as JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// See [`DumpFlags::payload`].

@@ -4,4 +4,4 @@ mod rescue;
 mod wal;
 
 pub(crate) use rescue::{rescue, show_plan};
-pub(crate) use wal::{dump, verify};
+pub(crate) use wal::{dump, repair, verify};

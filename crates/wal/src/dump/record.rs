@@ -5,8 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use crate::format::{Frame, Kind, SlotState};
-use crate::segment::Surveyed;
+use crate::format::{Frame, Kind, SlotState, Trailer};
+use crate::segment::{Segment, Surveyed};
 use crate::{Entry, EntryId, HardState, Lsn, SnapshotMark};
 
 /// One record, and where it stands.
@@ -78,6 +78,17 @@ pub enum Content {
     Compact(SnapshotMark),
     /// A snapshot that replaced the log.
     Install(SnapshotMark),
+    /// The footer of a segment that was left: what its frames did to the index, so that opening need not read them.
+    Footer {
+        /// Entries that stood in the segment when it was left.
+        entries: u32,
+        /// The index of the first of them, or of the next one if there is none.
+        first: u64,
+        /// The last snapshot that was installed in the segment.
+        installed: Option<EntryId>,
+        /// Where the frames end.
+        end: u32,
+    },
     /// Of a kind, or with a flag, that this version does not know.
     Unknown {
         /// Its kind.
@@ -121,6 +132,18 @@ impl Record {
                 damaged_slots,
                 damaged_headers: damaged_headers.clone(),
             },
+        }
+    }
+
+    /// What stands behind the frames.
+    pub(super) fn of_footer(segment: &Segment, trailer: &Trailer) -> Self {
+        let Trailer { n, first, reset, end, .. } = *trailer;
+        Self {
+            lsn: Lsn::new(segment.id, trailer.table()),
+            len: u64::from(segment.size - trailer.table()),
+            mark: Lsn::default(),
+            more: false,
+            content: Content::Footer { entries: n, first, installed: reset, end },
         }
     }
 
@@ -201,6 +224,10 @@ impl fmt::Display for Content {
             }
             Self::Install(mark) => {
                 write!(f, "install: {}, {} B of conf", mark.id(), mark.conf.len())
+            }
+            Self::Footer { entries, first, installed, end } => {
+                write!(f, "footer: {entries} entries from {first}, frames up to {end}")?;
+                installed.as_ref().map_or(Ok(()), |id| write!(f, ", installed {id}"))
             }
             Self::Unknown { kind } => write!(f, "unknown record of kind {kind}"),
         }

@@ -113,7 +113,7 @@ impl Plan {
     /// # Errors
     /// [`RepairError`], which says whether anything was changed.
     pub fn apply(&self, how: &ApplyOptions) -> Result<Repaired, RepairError> {
-        let (vfs, dir) = (self.options.files(), &*self.dir);
+        let (vfs, dir) = (&**self.options.files(), &*self.dir);
         let _lock = self.options.lock(dir)?;
         let now = Self::new(&self.options, dir)?;
         if (&now.finding, &now.remedy) != (&self.finding, &self.remedy) {
@@ -176,7 +176,7 @@ impl Plan {
 
     /// Copies segments, and the plan, durably.
     fn copy(&self, segments: &[SegmentId], to: &Path) -> Result<(), Error> {
-        let vfs = self.options.files();
+        let vfs = &**self.options.files();
         vfs.create_dir_all(to).map_err(Error::io("create directory", to))?;
         let mut piece = vec![0; 64 << 10];
         for id in segments {

@@ -52,6 +52,11 @@ pub(super) fn parse(name: &OsStr) -> Option<(SnapshotId, Kind)> {
     (format(id, kind) == name).then_some((id, kind))
 }
 
+/// Whether this is the name of a snapshot that was finished, and was not set aside.
+pub(crate) fn is_snapshot(path: &std::path::Path) -> bool {
+    path.file_name().and_then(parse).is_some_and(|(_, kind)| kind == Kind::Whole)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

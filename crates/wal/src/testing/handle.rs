@@ -122,6 +122,10 @@ impl Vfs for SimDisk {
             Ok(Box::new(SimLock { disk: self.clone(), path: path.to_owned() }) as Box<dyn Lock>)
         })
     }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.machine().locks.contains(path))
+    }
 }
 
 fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -85,14 +87,28 @@ impl Vfs for RealVfs {
             .mode(0o600)
             .open(path)?;
         match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(fs::TryLockError::Error(e)) => return Err(e),
+            // Who only asks (`is_locked`) holds it for microseconds, and is not to keep a server from starting.
+            Err(fs::TryLockError::WouldBlock) => {
+                thread::sleep(Duration::from_millis(5));
+                file.try_lock()?;
+            }
+            locked => locked?,
         }
         // Only now is it ours to write; whoever is refused from here on reads who holds it.
         file.set_len(0)?;
         file.write_all_at(std::process::id().to_string().as_bytes(), 0)?;
         Ok(Box::new(RealLock { _file: file }))
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        match fs::File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Given back when the file is closed, at the end of this line.
+            opened => match opened?.try_lock_shared() {
+                Err(fs::TryLockError::WouldBlock) => Ok(true),
+                free => Ok(free.map(|()| false)?),
+            },
+        }
     }
 }
 
@@ -342,10 +358,14 @@ mod tests {
     fn a_lock_is_exclusive_names_its_holder_and_ends_with_it() {
         let tmp = tempfile::tempdir().expect("tempdir");
         let path = tmp.path().join("LOCK");
+        assert!(!RealVfs.is_locked(&path).expect("nothing there"));
+        assert!(!path.exists(), "asking makes nothing");
         let lock = RealVfs.lock(&path).expect("free");
+        assert!(RealVfs.is_locked(&path).expect("held"));
         assert_eq!(RealVfs.lock(&path).expect_err("held").kind(), io::ErrorKind::WouldBlock);
         assert_eq!(fs::read_to_string(&path).expect("reads"), std::process::id().to_string());
         drop(lock);
+        assert!(!RealVfs.is_locked(&path).expect("given back"));
         RealVfs.lock(&path).expect("free again");
     }
 }

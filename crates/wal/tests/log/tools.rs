@@ -1,7 +1,11 @@
 //! What tools rely on: one writer at a time, readers that change nothing, files for their owner only.
 
+use std::sync::Arc;
+
+use oarlock_wal::examine::{End, Progress, SnapshotState};
 use oarlock_wal::testing::{Event, Op, SimDisk, Unsynced};
-use oarlock_wal::{Batch, Content, Error, Follow, News, Options, SnapshotMark, Vfs};
+use oarlock_wal::{Batch, Content, Error, Follow, News, Options, SnapshotMark, Vfs, snapshot};
+use parking_lot::Mutex;
 
 use crate::util::{DIR, SMALL, all, append, large, options, reopen, run, segment};
 
@@ -275,6 +279,67 @@ fn a_follower_stops_at_damage_and_names_it() {
             Err(error) => break error,
         }
     };
+    let shown = options(&disk).dump(DIR).expect("opens").filter_map(Result::ok);
+    let footers = shown.filter(|record| matches!(record.content, Content::Footer { .. })).count();
+    assert!(footers > 2, "segments that were left have one");
     let Error::Corrupt { segment, offset, .. } = error else { panic!("{error}") };
     assert!(segment.0 == 1 && (13_400..=15_000).contains(&offset), "{error}");
+}
+
+#[test]
+fn an_examination_tells_a_tail_in_the_making_from_a_torn_one() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"me").expect("creates");
+    append(&log, &Batch::of(&large(1..=15, 1, 1000)));
+    let used = log.append(&Batch::default()).expect("empty").lsn();
+    disk.tamper(segment(1), |bytes| bytes[used.offset() as usize + 8] = 1);
+    let examine = |disk: &SimDisk| {
+        let seen = Arc::new(Mutex::new((0, 0)));
+        let told = seen.clone();
+        let progress = move |progress: Progress| {
+            let mut seen = told.lock();
+            assert!(progress.done >= seen.0 && progress.done <= progress.total);
+            *seen = (progress.done, progress.total);
+        };
+        let found = options(disk).examine(DIR, Some("/data/snap".as_ref()), progress);
+        assert!(seen.lock().1 >= SMALL, "{seen:?}");
+        found.expect("examines")
+    };
+    let found = examine(&disk);
+    assert!(found.is_whole());
+    let log_found = found.log.expect("reads");
+    assert_eq!((log_found.end, log_found.entries), (End::BeingWritten { at: used }, 1..=15));
+    let disk = disk.kill();
+    let locks = disk.count(Op::Lock);
+    assert_eq!(examine(&disk).log.expect("reads").end, End::Torn { at: used, bytes: 9 });
+    assert_eq!(disk.count(Op::Lock), locks);
+    drop(log);
+
+    // A log that was released needs its snapshot, whole.
+    let log = reopen(&disk).expect("opens");
+    for first in (16..60).step_by(4) {
+        append(&log, &Batch::of(&large(first..first + 4, 1, 1500)));
+    }
+    append(&log, &Batch::compact(SnapshotMark::new(50, 1, "conf")));
+    assert!(log.release(50).expect("releases").segments > 0);
+    let found = examine(&disk);
+    assert!(found.snapshot_missing && !found.is_whole());
+    let snapshots = snapshot::Options::new().vfs(Arc::new(disk.clone())).open("/data/snap");
+    let mut writer = snapshots.expect("opens").create(50, 1).expect("creates");
+    std::io::Write::write_all(&mut writer, &[7; 100_000]).expect("writes");
+    writer.commit().expect("commits");
+    let found = examine(&disk);
+    assert!(found.is_whole(), "{found:?}");
+    let [report] = &found.snapshots[..] else { panic!("{found:?}") };
+    let SnapshotState::Whole { covers } = report.state else { panic!("{report:?}") };
+    assert_eq!(covers.index, 50);
+    disk.tamper(&report.path, |bytes| bytes[70_000] ^= 1);
+    let found = examine(&disk);
+    assert!(!found.is_whole() && found.log.is_ok(), "{found:?}");
+    assert!(matches!(found.snapshots[0].state, SnapshotState::Damaged { .. }));
+    disk.tamper(
+        segment(log.append(&Batch::default()).expect("empty").lsn().segment().0),
+        |bytes| bytes[12_300] ^= 1,
+    );
+    assert!(matches!(examine(&disk).log, Err(Error::Corrupt { .. })));
 }

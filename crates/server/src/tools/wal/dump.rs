@@ -10,7 +10,7 @@ use std::{
 use oarlock_wal::{Content, Entry, Error, HardState, News, Options, Record};
 use serde::Serialize;
 
-use super::{describe, log_dir};
+use super::{Place, describe};
 use crate::{
     cli::{DumpFlags, Payload},
     exit::{Failure, Kind},
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// There is no log, it cannot be read at all, or the output cannot be written. A reader that goes away, as `head` does,
 /// has seen what it wanted.
 pub(crate) fn dump(flags: &DumpFlags) -> Result<(), Failure> {
-    let dir = log_dir(flags.place.dir());
+    let dir = Place::of(&flags.place).log;
     let failed = |error: Error| fault::log(&error, &dir);
     let mut printer = Printer::new(flags, io::BufWriter::new(io::stdout().lock()));
     let printed = if flags.follow {

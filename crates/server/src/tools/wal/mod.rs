@@ -1,16 +1,16 @@
-//! `oarlock wal`: a look at a log, without a lock, a write or a repair (W7).
+//! `oarlock wal`: a look at a log, without a lock, a write or a repair (W7), unless it is told to repair.
 
 use std::{
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use oarlock_wal::Options;
 
 use crate::{
+    cli::LogPlace,
     config::member_dir,
     exit::{Failure, Kind},
-    fault,
 };
 
 mod describe;
@@ -18,44 +18,44 @@ mod describe;
 mod dump;
 pub(crate) use dump::dump;
 
-/// Bytes of entries held at a time.
-const PAGE: u64 = 1 << 20;
+mod repair;
+pub(crate) use repair::repair;
 
-/// The log of the member whose data directory `place` is, or else `place` itself if that is a log.
-fn log_dir(place: &Path) -> PathBuf {
-    let of_member = member_dir(place).join("wal");
-    let alone = !of_member.is_dir() && Options::new().exists(place).unwrap_or(false);
-    if alone { place.to_owned() } else { of_member }
+mod verify;
+pub(crate) use verify::verify;
+
+/// Exit code of a tool that has found something to be done, and nothing damaged beyond it.
+const FOUND: u8 = 1;
+
+/// Where a log is, and the snapshots that belong to it.
+struct Place {
+    log: PathBuf,
+    snapshots: PathBuf,
 }
 
-/// Reads and checks every byte of the log of `place`, and says how far it goes.
-///
-/// # Errors
-/// The log cannot be read, or is damaged (exit 65, with file and offset).
-pub(crate) fn verify(place: &Path) -> Result<(), Failure> {
-    let dir = log_dir(place);
-    let log = Options::new().open_read_only(&dir).map_err(|error| fault::log(&error, &dir))?;
-    let mut next = log.first_index();
-    let mut bytes = 0_u64;
-    while next <= log.last_index() {
-        let page = log
-            .entries(next..log.last_index() + 1, PAGE)
-            .map_err(|error| fault::log(&error, &dir))?;
-        let Some(last) = page.last() else { break };
-        next = last.index + 1;
-        bytes += page.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+impl Place {
+    /// That of the member whose data directory was given, or else the directory itself if that is a log.
+    fn of(place: &LogPlace) -> Self {
+        let dir = place.dir();
+        let of_member = member_dir(dir).join("wal");
+        let alone = !of_member.is_dir() && Options::new().exists(dir).unwrap_or(false);
+        let log = if alone { dir.to_owned() } else { of_member };
+        Self { snapshots: log.with_file_name("snap"), log }
     }
-    let entries = (log.last_index() + 1).saturating_sub(log.first_index());
-    let torn = log.recovery().torn.as_ref().map_or(String::new(), |torn| {
-        format!(
-            "; a crash cut off {} bytes that were never acknowledged, at {} offset {}",
-            torn.bytes, torn.segment, torn.offset
-        )
-    });
-    let line = format!(
-        "{}: ok, {entries} entries, {bytes} bytes of data, {} segments{torn}\n",
-        dir.display(),
-        log.segments().len()
-    );
-    io::stdout().write_all(line.as_bytes()).map_err(|error| Failure::new(Kind::Io, error))
+}
+
+/// Prints a few lines. A reader that has gone away has seen what it wanted.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Kind::Io, error).context("cannot print"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints one object on a line.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string(value).map_err(|error| Failure::new(Kind::Internal, error))?;
+    print(&format!("{json}\n"))
 }
