@@ -37,6 +37,8 @@ pub type RestoreError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The replicated state.
 ///
+/// What is promised here is tested by `testing::state_machine` (feature `testing`), which any implementation can run.
+///
 /// All methods are called on one thread, `oarlock-apply`, except for the first restore, which happens on the thread
 /// that starts the node. Given the same entries every member must reach the same state: no clock, no randomness, no
 /// iteration in hash order that shows.

@@ -17,6 +17,17 @@ impl LogFixture for InMemory {
         self.0 += 1;
         store.crash_keeping(self.0 % 3)
     }
+
+    fn reopen(&mut self, store: MemStore) -> Option<MemStore> {
+        let disk = store.clone();
+        Box::new(store).close().expect("no fault");
+        Some(disk.crash())
+    }
+
+    fn fail_next_sync(&mut self, store: &mut MemStore) -> bool {
+        store.fail_next_sync();
+        true
+    }
 }
 
 #[test]
@@ -73,6 +84,17 @@ mod wal {
             });
             drop(store);
             options(&self.disk).open().expect("a crash leaves a log that opens")
+        }
+
+        fn reopen(&mut self, store: WalStore) -> Option<WalStore> {
+            Box::new(store).close().expect("no fault");
+            self.disk = self.disk.reboot(Unsynced::Lost);
+            Some(options(&self.disk).open().expect("what was closed opens"))
+        }
+
+        fn fail_next_sync(&mut self, _: &mut WalStore) -> bool {
+            self.disk.fail_nth(Op::Sync, 1, Fault::Io);
+            true
         }
     }
 

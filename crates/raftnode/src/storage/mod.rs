@@ -194,6 +194,8 @@ pub trait LogReader: Send + Sync + 'static {
 }
 
 /// Where snapshots are kept: whole or not at all, verified as they are read, streamed both ways.
+///
+/// The contract is tested by `testing::snapshot_store` (feature `testing`), which any implementation can run.
 pub trait SnapshotStore: Send + Sync + 'static {
     /// Begins a snapshot, or replaces the one of the same id when committed. Dropping the sink abandons it.
     ///
@@ -222,6 +224,27 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// # Errors
     /// An I/O failure; what was removed stays removed.
     fn purge(&self, keep_from: u64) -> Result<(), SnapshotError>;
+}
+
+impl<S: SnapshotStore + ?Sized> SnapshotStore for Arc<S> {
+    fn create(&self, id: SnapshotId) -> Result<Box<dyn SnapshotSink>, SnapshotError> {
+        (**self).create(id)
+    }
+
+    fn open(&self, id: SnapshotId) -> Result<SnapshotSource, SnapshotError> {
+        (**self).open(id)
+    }
+
+    fn newest(
+        &self,
+        vouched: &dyn Fn(SnapshotId) -> bool,
+    ) -> Result<Option<SnapshotId>, SnapshotError> {
+        (**self).newest(vouched)
+    }
+
+    fn purge(&self, keep_from: u64) -> Result<(), SnapshotError> {
+        (**self).purge(keep_from)
+    }
 }
 
 /// A snapshot being written.

@@ -1,28 +1,10 @@
-//! Suites that any implementation of this crate's traits can run against itself, and samples to run them with.
-//!
-//! ```
-//! use oarlock_raftnode::MemStore;
-//! use oarlock_raftnode::testing::{LogFixture, log_store};
-//!
-//! struct InMemory;
-//! impl LogFixture for InMemory {
-//!     type Store = MemStore;
-//!     fn create(&mut self) -> MemStore {
-//!         MemStore::new()
-//!     }
-//!     fn crash(&mut self, store: MemStore) -> MemStore {
-//!         store.crash()
-//!     }
-//! }
-//! log_store(&mut InMemory);
-//! ```
+//! What any [`LogStore`] promises.
 
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+use raft::eraftpb::{Entry, EntryType};
 
+use super::{Check, entries, entry, hard_state, log_model as model, mark};
 use crate::convert;
-use crate::storage::{LogBatch, LogError, LogReader, LogState, LogStore, SnapshotMark};
-
-mod model;
+use crate::storage::{LogBatch, LogError, LogReader, LogState, LogStore};
 
 /// How the suite gets at a log.
 pub trait LogFixture {
@@ -35,30 +17,18 @@ pub trait LogFixture {
     /// Power loss, and the log as it opens again: what was not synced may be there or not, batch by batch from the
     /// front.
     fn crash(&mut self, store: Self::Store) -> Self::Store;
-}
 
-/// An entry of some data.
-#[must_use]
-pub fn entry(index: u64, term: u64) -> Entry {
-    convert::entry(index, term, EntryType::EntryNormal, format!("{index}@{term}"))
-}
+    /// Closes the log in order, and opens it again. `None`, the default, leaves the check out.
+    fn reopen(&mut self, store: Self::Store) -> Option<Self::Store> {
+        drop(store);
+        None
+    }
 
-/// Entries `low..=high` of one term.
-#[must_use]
-pub fn entries(low: u64, high: u64, term: u64) -> Vec<Entry> {
-    (low..=high).map(|index| entry(index, term)).collect()
-}
-
-/// A mark with three voters.
-#[must_use]
-pub fn mark(index: u64, term: u64) -> SnapshotMark {
-    SnapshotMark { index, term, conf_state: ConfState::from((vec![1, 2, 3], vec![])) }
-}
-
-/// A hard state.
-#[must_use]
-pub fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
-    HardState { term, vote, commit, ..HardState::default() }
+    /// Lets the next sync of the log fail, and only that; whether it can. By default it cannot, and the check is left out.
+    fn fail_next_sync(&mut self, store: &mut Self::Store) -> bool {
+        let _ = store;
+        false
+    }
 }
 
 /// Checks everything that [`LogStore`] promises.
@@ -66,18 +36,38 @@ pub fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
 /// # Panics
 /// When the log breaks a promise; the message says which.
 pub fn log_store<F: LogFixture>(fixture: &mut F) {
-    a_new_log_is_empty(fixture);
-    what_is_appended_is_readable_at_once(fixture);
-    what_is_synced_survives(fixture);
-    a_crash_keeps_whole_batches_from_the_front(fixture);
-    an_overwrite_replaces_the_tail(fixture);
-    entries_that_do_not_fit_are_refused(fixture);
-    an_installed_snapshot_replaces_the_log(fixture);
-    a_compaction_keeps_entries_readable(fixture);
-    a_release_needs_a_mark(fixture);
-    reads_are_bounded(fixture);
-    kinds_and_empty_data_are_kept(fixture);
-    closing_makes_durable(fixture);
+    super::run(&log_store_checks(), fixture);
+}
+
+/// The promises of a [`LogStore`], one by one.
+#[must_use]
+pub fn log_store_checks<F: LogFixture>() -> Vec<Check<F>> {
+    vec![
+        Check::new("a new log is empty", a_new_log_is_empty),
+        Check::new("what is appended is readable at once", what_is_appended_is_readable_at_once),
+        Check::new("what is synced survives", what_is_synced_survives),
+        Check::new(
+            "a crash keeps whole batches from the front",
+            a_crash_keeps_whole_batches_from_the_front,
+        ),
+        Check::new("an overwrite replaces the tail", an_overwrite_replaces_the_tail),
+        Check::new("entries that do not fit are refused", entries_that_do_not_fit_are_refused),
+        Check::new(
+            "an installed snapshot replaces the log",
+            an_installed_snapshot_replaces_the_log,
+        ),
+        Check::new("a compaction keeps entries readable", a_compaction_keeps_entries_readable),
+        Check::new("a release needs a mark", a_release_needs_a_mark),
+        Check::new("reads are bounded", reads_are_bounded),
+        Check::new("kinds and empty data are kept", kinds_and_empty_data_are_kept),
+        Check::new("readers work on any thread", readers_work_on_any_thread),
+        Check::new("closing makes durable", closing_makes_durable),
+        Check::new("a failed sync poisons for good", a_failed_sync_poisons_for_good),
+        Check::new("any history reads back", any_history_reads_back),
+    ]
+}
+
+fn any_history_reads_back<F: LogFixture>(fixture: &mut F) {
     for seed in 0..24 {
         model::run(fixture, seed);
     }
@@ -287,14 +277,42 @@ fn kinds_and_empty_data_are_kept<F: LogFixture>(fixture: &mut F) {
     assert_eq!(all(&*log.reader()), written);
 }
 
-fn closing_makes_durable<F: LogFixture>(fixture: &mut F) {
+fn readers_work_on_any_thread<F: LogFixture>(fixture: &mut F) {
     let mut log = fixture.create();
     append(&mut log, &entries(1, 2, 1));
     let reader = log.reader();
-    let readable = std::thread::spawn(move || all(&*reader).len());
-    assert_eq!(readable.join().expect("readers work on any thread"), 2);
-    log.sync().expect("no fault");
-    let log = fixture.crash(log);
+    let reading = std::thread::spawn(move || all(&*reader));
+    assert_eq!(reading.join().expect("no panic"), entries(1, 2, 1));
     assert!(log.size() < 1 << 30, "two entries take no gigabyte");
-    Box::new(log).close().expect("no fault");
+}
+
+fn closing_makes_durable<F: LogFixture>(fixture: &mut F) {
+    let mut log = fixture.create();
+    append(&mut log, &entries(1, 2, 1));
+    if let Some(log) = fixture.reopen(log) {
+        assert_eq!(all(&*log.reader()), entries(1, 2, 1), "closed in order, without a sync before");
+    }
+}
+
+fn a_failed_sync_poisons_for_good<F: LogFixture>(fixture: &mut F) {
+    let mut log = fixture.create();
+    append(&mut log, &entries(1, 2, 1));
+    log.sync().expect("no fault");
+    append(&mut log, &entries(3, 3, 1));
+    if !fixture.fail_next_sync(&mut log) {
+        return;
+    }
+    log.sync().expect_err("the disk failed");
+    for _ in 0..2 {
+        let synced = log.sync();
+        assert!(
+            matches!(synced, Err(LogError::Poisoned)),
+            "it must not be tried again: {synced:?}"
+        );
+        let batch = LogBatch { entries: &entries(4, 4, 1), ..LogBatch::default() };
+        let appended = log.append(&batch);
+        assert!(matches!(appended, Err(LogError::Poisoned)), "nothing more is taken: {appended:?}");
+    }
+    let log = fixture.crash(log);
+    assert!(log.state().expect("readable").last_index >= 2, "what was synced before is there");
 }
