@@ -250,6 +250,11 @@ impl Player {
         self.promise();
     }
 
+    /// How many segments were made of released ones.
+    pub(crate) fn recycled(&self) -> u64 {
+        self.log().stats().recycled
+    }
+
     pub(crate) fn prepare(&self) {
         self.log().prepare().expect("prepares");
     }

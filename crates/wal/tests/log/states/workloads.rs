@@ -166,6 +166,16 @@ fn recycle(p: &mut Player) {
     }
     p.overwrite(1, 2);
     p.sync();
+    assert!(p.recycled() > 1, "nothing was recycled");
+    if p.rng.bool() {
+        p.more(4, 300);
+        p.kill(); // a torn tail over old frames, or what looks like one
+        p.more(3, 500);
+    }
+    p.prepare();
+    fill(p);
+    p.more(2, 700);
+    p.finish();
 }
 
 fn compact(p: &mut Player) {
