@@ -55,7 +55,8 @@ impl Segment {
     ) -> Result<Option<Self>, Error> {
         let open = || {
             let file = vfs.open(spare, Access::ReadWrite)?;
-            let good = file.len()? == u64::from(header.size) && !file.is_viewed();
+            let viewed = file.is_viewed() && !planted("recycled-while-read");
+            let good = file.len()? == u64::from(header.size) && !viewed;
             Ok::<_, io::Error>(good.then_some(file))
         };
         let Ok(Some(file)) = open() else {

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Segment;
 use crate::format::{FRAMES_START, SegmentHeader};
 use crate::vfs::{Access, Vfs};
-use crate::{Error, SegmentId};
+use crate::{Error, SegmentId, planted};
 
 /// How many segments [`Pool::fill`] keeps ready. One is not enough: at full speed it is used up while the next is made.
 pub(crate) const READY: usize = 2;
@@ -97,7 +97,12 @@ impl Pool {
         let Layout { vfs, dir, segment_size, sync, .. } = &self.layout;
         // Nobody else has the segment, so nobody can begin to read from it.
         let mine = match Arc::try_unwrap(segment) {
-            Ok(mine) if mine.size == *segment_size && !mine.is_viewed() => mine,
+            Ok(mine)
+                if mine.size == *segment_size
+                    && (!mine.is_viewed() || planted("recycled-while-read")) =>
+            {
+                mine
+            }
             Ok(other) => return other.remove(&**vfs, dir, *sync),
             Err(shared) => return shared.remove(&**vfs, dir, *sync),
         };
