@@ -110,7 +110,7 @@ impl Commit {
     pub(crate) fn wait(
         &self,
         lsn: Lsn,
-        observer: &dyn Observer,
+        observer: Option<&dyn Observer>,
         counters: &Counters,
     ) -> Result<(), Error> {
         if self.durable.load(Ordering::Acquire) >= lsn.bits() {
@@ -144,7 +144,7 @@ impl Commit {
     fn lead(
         &self,
         mut progress: MutexGuard<'_, Progress>,
-        observer: &dyn Observer,
+        observer: Option<&dyn Observer>,
         counters: &Counters,
     ) -> Result<(), Error> {
         progress.crowd.begin();
@@ -185,13 +185,15 @@ impl Commit {
     fn sync_all(
         &self,
         dirty: &[Arc<Segment>],
-        observer: &dyn Observer,
+        observer: Option<&dyn Observer>,
         counters: &Counters,
     ) -> Result<(), Error> {
         for segment in dirty.iter().filter(|_| self.sync) {
-            let begun = Instant::now();
+            let observed = observer.map(|observer| (observer, Instant::now()));
             segment.sync()?;
-            observer.fsync(begun.elapsed());
+            if let Some((observer, begun)) = observed {
+                observer.fsync(begun.elapsed());
+            }
             counters.syncs.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())

@@ -8,7 +8,7 @@ mod checkpoint;
 pub(crate) use checkpoint::Checkpoint;
 
 mod encode;
-pub(crate) use encode::{Encoder, batch_len, checkpoint_len};
+pub(crate) use encode::{Encoder, Staging, batch_len, checkpoint_len};
 
 mod footer;
 pub(crate) use footer::{Footer, FooterState, Trailer, len as footer_len};

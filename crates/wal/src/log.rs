@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     /// Segments that were left, oldest first, and lack a footer or a slot that names a later one.
     pub(crate) unfinished: Mutex<Vec<Left>>,
     pub(crate) counters: Counters,
-    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
     /// Rung when there is something to look after: a segment was begun, or the log is closed.
     pub(crate) bell: Arc<Bell>,
     recovery: Recovery,
@@ -70,7 +70,7 @@ pub(crate) struct Parts {
     pub(crate) unfinished: Vec<Left>,
     pub(crate) lock: Box<dyn Lock>,
     pub(crate) recovery: Recovery,
-    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Wal {
@@ -112,15 +112,17 @@ impl Wal {
         if batch.is_empty() {
             return Ok(Ticket(inner.commit.written().lsn));
         }
-        let begun = Instant::now();
+        let observed = inner.observer.as_ref().map(|observer| (observer, Instant::now()));
         inner.state.read().check(batch)?;
-        let bytes = writer.append(inner, batch)?;
+        let (bytes, end) = writer.append(inner, batch)?;
         let counters = &inner.counters;
         counters.appends.fetch_add(1, Ordering::Relaxed);
         counters.entries.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         counters.bytes.fetch_add(bytes, Ordering::Relaxed);
-        inner.observer.append(bytes, begun.elapsed());
-        Ok(Ticket(inner.commit.written().lsn))
+        if let Some((observer, begun)) = observed {
+            observer.append(bytes, begun.elapsed());
+        }
+        Ok(Ticket(end))
     }
 
     /// Returns once the ticket's batch and everything before it survives power loss (W1).
@@ -313,7 +315,7 @@ impl Inner {
     }
 
     pub(crate) fn wait(&self, lsn: Lsn) -> Result<(), Error> {
-        self.commit.wait(lsn, &*self.observer, &self.counters)
+        self.commit.wait(lsn, self.observer.as_deref(), &self.counters)
     }
 
     /// Poisons the log if this is a failure (O13): of a write or a sync that counts, that is, not of a preparation.

@@ -5,13 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::examine::{Examination, Progress};
-use crate::format::{Checkpoint, Encoder, Key, Position, first_frame};
+use crate::format::{Checkpoint, Encoder, Key, Position, Staging, first_frame};
 use crate::log::Parts;
 use crate::recover::{Recovery, repair};
 use crate::repair::Plan;
 use crate::scan::{How, scan};
 use crate::segment::{LOCK, Layout, Listing, Pool, survey};
-use crate::stats::Silent;
 use crate::vfs::{Access, Lock, RealVfs, Vfs};
 use crate::{Dump, EntryId, Error, Follow, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal};
 
@@ -38,7 +37,7 @@ pub struct Options {
     verify: bool,
     log_id: Option<u64>,
     vfs: Arc<dyn Vfs>,
-    observer: Arc<dyn Observer>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 /// Smaller segments hold little but headers.
@@ -62,7 +61,7 @@ impl Options {
             verify: false,
             log_id: None,
             vfs: Arc::new(RealVfs),
-            observer: Arc::new(Silent),
+            observer: None,
         }
     }
 
@@ -115,7 +114,7 @@ impl Options {
     /// Who is told about syncs and rolls. Nobody by default.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = observer;
+        self.observer = Some(observer);
         self
     }
 
@@ -152,14 +151,14 @@ impl Options {
             return Err(Error::TooLarge { bytes, limit });
         }
 
-        let mut frames = Vec::new();
+        let mut frames = Staging::default();
         let start = first_frame(first);
         let mut encoder = Encoder::new(&mut frames, Key(layout.log_id), start, 0, Lsn::default());
         let metadata = bytes::Bytes::copy_from_slice(metadata);
         let checkpoint = Checkpoint::new(metadata, HardState::default(), EntryId::default(), None);
         encoder.checkpoint(&checkpoint);
         let (end, chain) = encoder.end();
-        let segment = Arc::new(layout.make(first, &frames)?);
+        let segment = Arc::new(layout.make(first, frames.whole().unwrap_or_default(), || true)?);
 
         let mut state = crate::state::State::default();
         state.begin(&checkpoint);

@@ -1,6 +1,6 @@
 //! A segment: one file of the log, of fixed length, every block of it written before its first use.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,17 +74,24 @@ impl Segment {
         let before = *self.slot.lock();
         let counter = before.map_or(0, |slot| slot.counter) + 1;
         let slot = durable.map(|durable| Slot { counter, durable, clean: false }).or(before);
-        let copy = Self::make(vfs, dir, header, true, |file| {
-            let mut piece = vec![0; ZEROS.len().min((end - FRAMES_START) as usize)];
-            for offset in (FRAMES_START..end).step_by(ZEROS.len()) {
-                piece.truncate((end - offset) as usize);
-                self.file.read_exact_at(&mut piece, u64::from(offset))?;
-                file.write_all_at(&piece, u64::from(offset))?;
-            }
-            slot.map_or(Ok(()), |slot| {
-                file.write_all_at(&slot.encode(self.key, self.id), u64::from(slot.offset()))
-            })
-        });
+        let copy = Self::make(
+            vfs,
+            dir,
+            header,
+            true,
+            || true,
+            |file| {
+                let mut piece = vec![0; ZEROS.len().min((end - FRAMES_START) as usize)];
+                for offset in (FRAMES_START..end).step_by(ZEROS.len()) {
+                    piece.truncate((end - offset) as usize);
+                    self.file.read_exact_at(&mut piece, u64::from(offset))?;
+                    file.write_all_at(&piece, u64::from(offset))?;
+                }
+                slot.map_or(Ok(()), |slot| {
+                    file.write_all_at(&slot.encode(self.key, self.id), u64::from(slot.offset()))
+                })
+            },
+        );
         copy.map(drop)
     }
 
@@ -125,6 +132,16 @@ impl Segment {
 
     pub(crate) fn write(&self, bytes: &[u8], offset: u32) -> Result<(), Error> {
         let written = self.file.write_all_at(bytes, u64::from(offset));
+        written.map_err(|source| self.failed("write to", source))
+    }
+
+    /// Writes pieces one behind the other, in one go.
+    pub(crate) fn write_pieces(
+        &self,
+        pieces: &mut [IoSlice<'_>],
+        offset: u32,
+    ) -> Result<(), Error> {
+        let written = self.file.write_all_vectored_at(pieces, u64::from(offset));
         written.map_err(|source| self.failed("write to", source))
     }
 

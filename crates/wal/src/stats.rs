@@ -57,12 +57,6 @@ pub trait Observer: fmt::Debug + Send + Sync {
     }
 }
 
-/// Nobody.
-#[derive(Debug)]
-pub(crate) struct Silent;
-
-impl Observer for Silent {}
-
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) appends: AtomicU64,

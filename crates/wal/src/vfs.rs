@@ -20,7 +20,7 @@
 //! everything else.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -75,6 +75,14 @@ pub trait Vfs: std::fmt::Debug + Send + Sync + 'static {
 pub trait File: std::fmt::Debug + Send + Sync {
     /// Writes all of `bytes` at `offset`, beyond the end if need be. After an error any part may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `pieces`, one behind the other, at `offset`: as one write if the implementation can, without copying
+    /// them. `pieces` are used up. After an error any part may have been written.
+    fn write_all_vectored_at(&self, pieces: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut whole = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+        pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        self.write_all_at(&whole, offset)
+    }
 
     /// Fills `buf` from `offset` with a read call: a bad disk is an error here, where a [`view`](Self::view) would be
     /// a signal. Fails with `UnexpectedEof` if the file ends before.

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::format::{Encoder, FRAMES_START, Position, batch_len, checkpoint_len, footer_len};
+use crate::format::{Encoder, FRAMES_START, Position, Staging};
+use crate::format::{batch_len, checkpoint_len, footer_len};
 use crate::log::Inner;
 use crate::segment::Segment;
 use crate::{Batch, Error, Lsn};
 
 /// Staging buffers larger than this are given back after use.
 const KEEP: usize = 4 << 20;
+
+/// From this many bytes on, large payloads of a batch are not copied. Below, one plain write is the faster one.
+const VECTORED: u64 = 64 << 10;
 
 /// Where the next frame goes. One append at a time holds it.
 #[derive(Debug)]
@@ -20,9 +24,7 @@ pub(crate) struct Writer {
     /// The checksum of the last frame, staged ones included.
     chain: u32,
     /// Frames on their way to `offset`.
-    staging: Vec<u8>,
-    /// Where the entries of the batch in hand stand.
-    offsets: Vec<u32>,
+    staging: Staging,
     /// What the active segment's footer must have room for.
     held: Held,
 }
@@ -58,8 +60,7 @@ impl Held {
 impl Writer {
     pub(crate) fn new(active: Arc<Segment>, end: Position, held: Held) -> Self {
         let Position { lsn, chain, .. } = end;
-        let (staging, offsets) = (Vec::new(), Vec::new());
-        Self { active, offset: lsn.offset(), chain, staging, offsets, held }
+        Self { active, offset: lsn.offset(), chain, staging: Staging::default(), held }
     }
 
     /// Bytes left in the active segment, but for its footer.
@@ -71,10 +72,9 @@ impl Writer {
         &self.active
     }
 
-    /// Writes a batch that was checked, and takes it over. Says how many bytes it took.
-    pub(crate) fn append(&mut self, inner: &Inner, batch: &Batch<'_>) -> Result<u64, Error> {
+    /// Writes a batch that was checked, and takes it over. Says how many bytes it took, and where it ends.
+    pub(crate) fn append(&mut self, inner: &Inner, batch: &Batch<'_>) -> Result<(u64, Lsn), Error> {
         self.staging.clear();
-        self.offsets.clear();
         let len = batch_len(batch);
         self.check_registers(inner, batch)?;
         let held = self.held.and(batch);
@@ -84,22 +84,24 @@ impl Writer {
             self.held = held;
         }
         let mark = inner.commit.mark();
-        let offsets = &mut self.offsets;
         let base = Lsn::new(self.active.id, self.offset);
         let mut encoder = Encoder::new(&mut self.staging, self.active.key, base, self.chain, mark);
-        encoder.batch(batch, |offset| offsets.push(offset));
+        encoder.batch(batch, len >= VECTORED);
         let (lsn, chain) = encoder.end();
-        inner.or_poison(self.active.write(&self.staging, self.offset))?;
+        inner.or_poison(match self.staging.whole() {
+            Some(bytes) => self.active.write(bytes, self.offset),
+            None => self.active.write_pieces(&mut self.staging.pieces(batch.entries), self.offset),
+        })?;
         (self.offset, self.chain) = (lsn.offset(), chain);
 
         let mut state = inner.state.write();
-        state.apply(batch, &self.offsets, lsn.offset());
+        state.apply(batch, self.staging.offsets(), lsn.offset());
         let last = state.index.last_id();
         drop(state);
         inner.commit.wrote(&self.active, Position { lsn, chain, last });
         let bytes = self.staging.len() as u64;
         self.staging.shrink_to(KEEP);
-        Ok(bytes)
+        Ok((bytes, lsn))
     }
 
     /// Refuses what would leave no room in a segment behind its checkpoint.
@@ -136,7 +138,7 @@ impl Writer {
             counters.rolls.fetch_add(1, Ordering::Relaxed);
             counters.foreground_rolls.fetch_add(u64::from(!prepared), Ordering::Relaxed);
             inner.bell.ring();
-            inner.observer.roll(prepared);
+            inner.observer.iter().for_each(|observer| observer.roll(prepared));
 
             let mut state = inner.state.write();
             let checkpoint = state.checkpoint();
@@ -159,7 +161,8 @@ impl Writer {
                 return Ok(());
             }
             // Too small, as the first ones are: it holds its checkpoint only.
-            inner.or_poison(self.active.write(&self.staging, self.offset))?;
+            let checkpoint = self.staging.whole().unwrap_or_default();
+            inner.or_poison(self.active.write(checkpoint, self.offset))?;
             inner.commit.wrote(&self.active, Position { lsn, chain, last });
             self.offset = lsn.offset();
             self.staging.clear();

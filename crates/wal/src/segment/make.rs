@@ -9,10 +9,14 @@ use crate::format::{FRAMES_START, HEADER_COPIES, SegmentHeader, Trailer};
 use crate::vfs::{Access, File, Vfs};
 use crate::{Error, planted};
 
+/// Where there is time, zeros are synced in pieces of so many bytes: an append's own sync then waits for one of those at
+/// most, and not for a whole segment.
+const PACE: u32 = 1 << 20;
+
 impl Segment {
     /// Makes a segment that is durable under its final name, every block written, with what `fill` adds to the headers.
     /// A crash before the end leaves a temporary file at most, so a segment under its own name is always whole; one
-    /// that had the name before is replaced at once.
+    /// that had the name before is replaced at once. `hurry` says whether somebody may be waiting for it by now.
     ///
     /// A failure leaves nothing that counts and can be tried again, but for that of the directory's sync, which is an
     /// [`Error::Io`].
@@ -21,6 +25,7 @@ impl Segment {
         dir: &Path,
         header: SegmentHeader,
         sync: bool,
+        hurry: impl Fn() -> bool,
         fill: impl FnOnce(&dyn File) -> io::Result<()>,
     ) -> Result<Self, Error> {
         let temporary = dir.join(header.id.to_string()).with_extension("tmp");
@@ -33,6 +38,9 @@ impl Segment {
             for offset in (0..header.size).step_by(ZEROS.len()) {
                 let piece = ZEROS.len().min((header.size - offset) as usize);
                 file.write_all_at(&ZEROS[..piece], u64::from(offset))?;
+                if sync && (offset + ZEROS.len() as u32).is_multiple_of(PACE) && !hurry() {
+                    file.sync_data()?;
+                }
             }
             for offset in HEADER_COPIES {
                 file.write_all_at(&header.encode(), u64::from(offset))?;

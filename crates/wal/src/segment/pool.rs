@@ -45,9 +45,14 @@ impl Layout {
     }
 
     /// Makes a segment with `frames` at its head.
-    pub(crate) fn make(&self, id: SegmentId, frames: &[u8]) -> Result<Segment, Error> {
+    pub(crate) fn make(
+        &self,
+        id: SegmentId,
+        frames: &[u8],
+        hurry: impl Fn() -> bool,
+    ) -> Result<Segment, Error> {
         let header = self.header(id, false);
-        Segment::make(&*self.vfs, &self.dir, header, self.sync, |file| {
+        Segment::make(&*self.vfs, &self.dir, header, self.sync, hurry, |file| {
             file.write_all_at(frames, u64::from(FRAMES_START))
         })
     }
@@ -145,7 +150,7 @@ impl Pool {
         let id = next.ok_or(Error::Exhausted)?;
         let segment = match self.recycle(id)? {
             Some(segment) => segment,
-            None => self.layout.make(id, &[])?,
+            None => self.layout.make(id, &[], || self.ready.lock().is_empty())?,
         };
         *next = id.next();
         Ok(Arc::new(segment))

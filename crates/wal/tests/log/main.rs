@@ -15,3 +15,4 @@ mod states;
 mod threads;
 mod tools;
 mod util;
+mod vectored;
