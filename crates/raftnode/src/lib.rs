@@ -16,6 +16,7 @@ pub use oarlock_wal as wal;
 pub use {oarlock_membership as membership, oarlock_transport as transport, raft};
 
 mod failpoint;
+mod planted;
 
 mod hex;
 

@@ -249,7 +249,10 @@ fn a_second_stop_returns_at_once() {
     let cluster = TestCluster::new(1, config());
     let handle = cluster.handle(cluster.leader()).clone();
     assert!(matches!(handle.shutdown(), NodeEnd::Stopped));
-    assert!(matches!(handle.shutdown(), NodeEnd::Stopped));
+    let (again, ended) = (handle.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || ended.0.send(again.shutdown()));
+    let end = ended.1.recv_timeout(PATIENCE).expect("the second stop hangs");
+    assert!(matches!(end, NodeEnd::Stopped));
     assert!(matches!(handle.wait_end(), NodeEnd::Stopped));
     assert_eq!(handle.propose("late").wait(), Err(ProposeError::Stopped));
     assert_eq!(handle.read_index().wait(), Err(ReadError::Stopped));

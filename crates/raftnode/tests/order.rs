@@ -1,97 +1,13 @@
 //! The order of effects, as a log that records its calls sees it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oarlock_raftnode::bootstrap::Boot;
-use oarlock_raftnode::{
-    LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots, MemStore, NodeEnd, Role,
-    WriteMode,
-};
-use parking_lot::{Condvar, Mutex};
+use oarlock_raftnode::{MemSnapshots, NodeEnd, Role, WriteMode};
 
 mod support;
+use support::trace::{Recorder, Trace};
 use support::{PATIENCE, TestCluster, config, wait_for};
-
-/// What happened, in order; and a gate that holds up syncs.
-#[derive(Clone, Default)]
-struct Trace {
-    events: Arc<Mutex<Vec<String>>>,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-}
-
-impl Trace {
-    fn say(&self, event: impl Into<String>) {
-        self.events.lock().push(event.into());
-    }
-
-    fn shut(&self, shut: bool) {
-        *self.gate.0.lock() = shut;
-        self.gate.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let mut shut = self.gate.0.lock();
-        while *shut {
-            self.gate.1.wait(&mut shut);
-        }
-    }
-}
-
-struct Recorder {
-    inner: MemStore,
-    trace: Trace,
-}
-
-impl LogStore for Recorder {
-    fn state(&self) -> Result<LogState, LogError> {
-        self.inner.state()
-    }
-
-    fn reader(&self) -> Arc<dyn LogReader> {
-        self.inner.reader()
-    }
-
-    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
-        if let Some(mark) = &batch.install {
-            let whole = batch.hard_state.as_ref().is_some_and(|state| state.commit >= mark.index);
-            self.trace.say(format!("install {}", mark.index));
-            self.trace.say(if whole { "with its term and commit" } else { "alone" });
-        }
-        for entry in batch.entries {
-            self.trace.say(format!("append {}", entry.index));
-        }
-        if let Some(mark) = &batch.compact {
-            self.trace.say(format!("mark {}", mark.index));
-        }
-        self.inner.append(batch)
-    }
-
-    fn max_batch(&self) -> u64 {
-        self.inner.max_batch()
-    }
-
-    fn sync(&mut self) -> Result<(), LogError> {
-        self.trace.pass();
-        self.inner.sync()?;
-        self.trace.say("sync");
-        Ok(())
-    }
-
-    fn release(&mut self, before: u64) -> Result<(), LogError> {
-        self.trace.say(format!("release {before}"));
-        self.inner.release(before)
-    }
-
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-
-    fn close(self: Box<Self>) -> Result<(), LogError> {
-        self.trace.say("close");
-        Box::new(self.inner).close()
-    }
-}
 
 /// Replaces one member's node by one whose log records.
 fn record(cluster: &mut TestCluster, id: u64) -> Trace {

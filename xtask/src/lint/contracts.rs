@@ -1,5 +1,6 @@
-//! `docs/contracts.md` names, for every contract, the tests and scenarios that try it. This check keeps the page true:
-//! each contract is there once, and whatever is named exists.
+//! `docs/contracts.md` names, for every contract, the tests and scenarios that try it, and the bugs that break it. This
+//! check keeps the page true: each contract is there once, whatever is named exists, every contract about order has a bug
+//! that a test is shown to catch, and every failpoint is on the page.
 
 use super::Report;
 use super::tidy::read;
@@ -9,6 +10,8 @@ use std::path::Path;
 
 const PAGE: &str = "docs/contracts.md";
 const SCENARIOS: &str = "tests/scenarios";
+const BUGS: &str = "planted.txt";
+const FAILPOINTS: &str = "crates/raftnode/src";
 
 pub(super) fn contracts(root: &Path) -> Report {
     let mut report = Report::default();
@@ -22,7 +25,21 @@ pub(super) fn contracts(root: &Path) -> Report {
     }
     let scenarios = files.iter().filter(|file| file.starts_with(SCENARIOS));
     let scenarios = scenarios.filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned()));
-    report.faults = untrue(&page, &functions, &scenarios.collect());
+    let mut bugs = BTreeSet::new();
+    for list in files.iter().filter(|file| file.file_name().is_some_and(|name| name == BUGS)) {
+        let Some(text) = report.check(read(root, list)) else { continue };
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        bugs.extend(lines.filter_map(|line| Some(line.split_once('|')?.0.trim().to_owned())));
+    }
+    report.faults.extend(untrue(&page, &functions, &scenarios.collect()));
+    report.faults.extend(unbroken(&page, &bugs));
+    let sources = files.iter().filter(|file| file.starts_with(FAILPOINTS));
+    for point in sources.filter_map(|file| read(root, file).ok()).flat_map(|text| points_in(&text))
+    {
+        if !page.contains(&format!("`{point}`")) {
+            report.faults.push(format!("{PAGE}: the failpoint `{point}` is not in its table"));
+        }
+    }
     report
 }
 
@@ -40,6 +57,26 @@ fn untrue(page: &str, functions: &BTreeSet<String>, scenarios: &BTreeSet<String>
     let scripts = named(page, "- Scenarios:").filter(|name| !scenarios.contains(*name));
     let scripts = scripts.map(|name| format!("{PAGE}: there is no {SCENARIOS}/{name}.txt"));
     missing.chain(tests).chain(scripts).collect()
+}
+
+/// Bugs that nobody planted, and contracts that no bug breaks.
+fn unbroken(page: &str, bugs: &BTreeSet<String>) -> Vec<String> {
+    let unknown = named(page, "- Mutations:").filter(|name| !bugs.contains(*name));
+    let unknown = unknown.map(|name| format!("{PAGE}: no {BUGS} has `{name}`"));
+    let sections = page.split("\n### ").skip(1).filter_map(|section| section.split_once(':'));
+    let unproved = sections.filter(|(contract, text)| {
+        contract.starts_with('O') && named(text, "- Mutations:").next().is_none()
+    });
+    let unproved =
+        unproved.map(|(contract, _)| format!("{PAGE}: {contract} names no bug that breaks it"));
+    unknown.chain(unproved).collect()
+}
+
+/// The names of the failpoints in a source file.
+fn points_in(source: &str) -> Vec<String> {
+    let calls = source.split("fail_point!(").skip(1);
+    let names = calls.filter_map(|call| call.trim_start().strip_prefix('"')?.split_once('"'));
+    names.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// What stands in backticks on the lines that begin with `label`.
@@ -87,5 +124,19 @@ mod tests {
         let functions = functions_in("fn kept() {}").collect();
         let page = page("`kept`").replace("### O7:", "### O8:");
         assert_eq!(untrue(&page, &functions, &BTreeSet::new()).len(), 2);
+    }
+
+    #[test]
+    fn a_bug_that_nobody_planted_and_a_contract_without_one_are_seen() {
+        let page = "\n### O1: a\n- Mutations: `late`\n### O2: b\n- Tests: `x`\n### W1: c\n";
+        let bugs = BTreeSet::from(["late".to_owned()]);
+        assert_eq!(unbroken(page, &bugs), ["docs/contracts.md: O2 names no bug that breaks it"]);
+        assert_eq!(unbroken(page, &BTreeSet::new()).len(), 2);
+    }
+
+    #[test]
+    fn failpoints_are_found_in_the_source() {
+        let source = concat!("fail_point!(", "\"one\", id);\n fail_point!(", "\n  \"two\",\n id)");
+        assert_eq!(points_in(source), ["one", "two"]);
     }
 }

@@ -8,6 +8,7 @@ use raft::eraftpb::{EntryType, HardState};
 use super::checks::{Boundaries, check_log, find_snapshot};
 use super::{BootError, Metadata, Recovered};
 use crate::failpoint::fail_point;
+use crate::planted::planted;
 use crate::storage::{LogBatch, LogState, LogStore, SnapshotStore};
 use crate::{Window, convert};
 
@@ -164,7 +165,9 @@ pub(super) fn write(
 ) -> Result<(), BootError> {
     fail_point!("bootBeforeSave", id, Err(injected()));
     store.append(batch)?;
-    store.sync()?;
+    if !planted("tail-not-made-durable") {
+        store.sync()?;
+    }
     fail_point!("bootAfterSave", id, Err(injected()));
     Ok(())
 }

@@ -12,6 +12,7 @@ use raft::eraftpb::{
 
 use super::{Core, Event, MembersApplied};
 use crate::convert;
+use crate::planted::planted;
 use crate::proposal::AttributeUpdate;
 use crate::snapshot_head::SnapshotHead;
 use crate::{ChangeMembersError, SnapshotMark};
@@ -144,7 +145,8 @@ impl Core {
         // A rescue brings a removed survivor back by orders that stand behind its removal in the log (etcd #13848), and
         // the first of them may be to leave a joint configuration of which it was the outgoing half.
         let rescued = self.cluster.epoch() < self.rescue_epoch || order == Some(self.rescue_epoch);
-        if self.present && !present && !rescued {
+        let present_before = self.present || planted("absent-means-removed");
+        if present_before && !present && !rescued {
             self.removed = true; // O19
             self.events.push_back(Event::Removed);
         }
@@ -178,8 +180,8 @@ impl Core {
     /// Answers changes once the next can be proposed: applied, and joint ones left again (O8).
     pub(super) fn answer_changes(&mut self) {
         while let Some(first) = self.changes.answers.front() {
-            if first.index > self.applied || (self.configuration.is_joint() && first.result.is_ok())
-            {
+            let joint = self.configuration.is_joint() && !planted("joint-change-answered-early");
+            if first.index > self.applied || (joint && first.result.is_ok()) {
                 break;
             }
             if let Some(Answer { id, result, .. }) = self.changes.answers.pop_front() {

@@ -12,6 +12,7 @@ use raft::eraftpb::{ConfState, Message, MessageType};
 use raft::{RawNode, SnapshotStatus, StateRole};
 
 use crate::bootstrap::Recovered;
+use crate::planted::planted;
 use crate::storage::LogView;
 use crate::wire::{Refused, View, validate};
 use crate::{
@@ -36,6 +37,8 @@ mod lease;
 pub(crate) use lease::SLACK as LEASE_SLACK;
 mod proposals;
 mod reads;
+#[cfg(oarlock_planted)]
+mod sabotage;
 mod stall;
 mod ticks;
 
@@ -142,7 +145,7 @@ impl Core {
             max_inflight_msgs: config.max_inflight_msgs,
             check_quorum: config.check_quorum,
             pre_vote: config.pre_vote,
-            batch_append: false, // O21
+            batch_append: planted("batch-append"), // O21
             max_uncommitted_size: config.max_uncommitted_bytes,
             max_committed_size_per_ready: config.max_apply_bytes,
             ..raft::Config::default()
@@ -286,7 +289,7 @@ impl Core {
     /// An own snapshot and its mark are durable: followers can have it. `head` travels with it.
     pub fn handle_snapshot_ready(&mut self, mark: SnapshotMark, head: bytes::Bytes) {
         assert!(
-            mark.index <= self.flight.durable_index(),
+            mark.index <= self.flight.durable_index() || planted("snapshot-before-it-is-durable"),
             "a snapshot of what is not durable (O9)"
         );
         self.raw.mut_store().set_snapshot(mark, head);
@@ -298,7 +301,11 @@ impl Core {
     /// # Errors
     /// The log could not be read.
     pub fn handle_compact(&mut self, index: u64) -> Result<u64, LogError> {
-        let index = index.min(self.applied).min(self.raw.raft.raft_log.applied);
+        let index = if planted("compacted-beyond-applied") {
+            index
+        } else {
+            index.min(self.applied).min(self.raw.raft.raft_log.applied)
+        };
         self.raw.mut_store().compact_to(index)?;
         Ok(index)
     }

@@ -13,6 +13,7 @@ use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::{Core, Event};
 use crate::convert;
+use crate::planted::planted;
 use crate::proposal::Payload;
 use crate::wire::{Forward, ForwardKind, ForwardRefusal, ForwardReply};
 use crate::{Busy, ProposeError, Unknown};
@@ -132,7 +133,7 @@ impl Core {
                 return true;
             }
         }
-        false
+        planted("appended-and-definitely-failed")
     }
 
     /// The node stops: every proposal that was not handed on is refused.
@@ -196,7 +197,8 @@ impl Core {
     /// What was forwarded is appended in the term that it was meant for, or never.
     fn is_for_this_term(&self, queued: &Queued) -> Result<(), ProposeError> {
         let raft = &self.raw.raft;
-        if queued.from == 0 || queued.forward.term == raft.term {
+        let late = queued.forward.term != raft.term && !planted("forward-appended-in-a-later-term");
+        if queued.from == 0 || !late {
             Ok(())
         } else {
             Err(ProposeError::NotLeader { asked: raft.id, leader: raft.leader_id })
@@ -304,7 +306,7 @@ impl Core {
             let (mut bytes, mut count) = (0, 0);
             for queued in self.proposals.waiting.iter().take(MAX_BATCH) {
                 bytes += queued.forward.data.len() as u64;
-                if count > 0 && bytes > self.max_msg_bytes {
+                if count > 0 && bytes > self.max_msg_bytes && !planted("batch-without-bound") {
                     break;
                 }
                 count += 1;

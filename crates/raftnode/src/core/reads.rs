@@ -3,6 +3,7 @@
 use raft::{ReadState, StateRole};
 
 use super::{Core, ReadsConfirmed};
+use crate::planted::planted;
 
 /// The reads that wait, and the round that is under way.
 ///
@@ -67,7 +68,9 @@ impl Reads {
                 .rfind(|attempt| state.request_ctx == self.context(*attempt))?;
             Some((attempt, state.index))
         };
-        let (attempt, index) = states.iter().rev().find_map(own)?;
+        let mut own = states.iter().filter_map(own);
+        let last = if planted("first-read-state-counts") { own.next() } else { own.next_back() };
+        let (attempt, index) = last?;
         let tokens = self.round.take()?.tokens;
         Some((attempt, ReadsConfirmed { tokens, index }))
     }
@@ -98,6 +101,11 @@ impl Core {
     /// that has not committed in its term.
     pub(super) fn flush_reads(&mut self) {
         let reads = &mut self.reads;
+        if let Some(round) = &mut reads.round
+            && planted("read-joins-a-round-under-way")
+        {
+            round.tokens.append(&mut reads.waiting);
+        }
         let begin = match &reads.round {
             None => !reads.waiting.is_empty() || reads.renewal,
             Some(round) => round.again,
@@ -146,5 +154,23 @@ impl Core {
         {
             round.again = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both answers are good for every read of the round; the last is what the others are part of.
+    #[test]
+    fn of_several_read_states_the_last_is_used() {
+        let mut reads = Reads::new(1, 1, 10);
+        let round = Round { tokens: vec![7, 8], first_try: 1, last_try: 3, ticks: 0, again: false };
+        reads.round = Some(round);
+        let state = |attempt, index| ReadState { index, request_ctx: reads.context(attempt) };
+        let states = [state(9, 1), state(1, 5), state(2, 6), state(4, 9)];
+        let confirmed = reads.confirmed(&states);
+        assert_eq!(confirmed, Some((2, ReadsConfirmed { tokens: vec![7, 8], index: 6 })));
+        assert_eq!(reads.confirmed(&states), None, "the round is over");
     }
 }

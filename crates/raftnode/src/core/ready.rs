@@ -6,6 +6,7 @@ use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Snapshot};
 
 use super::{AfterPersist, ApplyStage, Core, Effects, Now, Persist, Restore, RoleChange};
+use crate::planted::planted;
 use crate::snapshot_head::SnapshotHead;
 use crate::{LogError, SnapshotMark};
 
@@ -73,7 +74,10 @@ impl Core {
 
         let messages = persisted_messages;
         let after_persist = AfterPersist { number, messages, await_change, restore }; // O7, O16
-        Ok(Effects { now, persist, after_persist, apply })
+        let effects = Effects { now, persist, after_persist, apply };
+        #[cfg(oarlock_planted)]
+        let effects = super::sabotage::sabotage(effects, &mut self.raw);
+        Ok(effects)
     }
 
     /// Whether committed entries are kept back for now, because enough of them wait to be applied.
@@ -106,7 +110,8 @@ impl Core {
     /// A snapshot is installed only when no write and no apply is under way (O17).
     fn must_drain_first(&self) -> bool {
         let snapshot = self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty());
-        snapshot && !(self.flight.is_landed() && self.applied >= self.flight.committed)
+        let drained = self.flight.is_landed() && self.applied >= self.flight.committed;
+        snapshot && !drained && !planted("install-without-draining")
     }
 
     /// Whether a snapshot waits to be installed or is being installed.
@@ -322,7 +327,9 @@ impl Flight {
         }
         if let Some(first) = persist.entries.first() {
             // What is overwritten is not durable any more, even before the new entries are.
-            self.durable_index = self.durable_index.min(first.index - 1);
+            if !planted("overwritten-counts-as-durable") {
+                self.durable_index = self.durable_index.min(first.index - 1);
+            }
             for earlier in &mut self.launched {
                 if earlier.last_entry.is_some_and(|(last, _)| last >= first.index) {
                     earlier.overwritten_by = Some(number);
@@ -347,7 +354,8 @@ impl Flight {
         self.reported = self.reported.max(number);
         let mut landed = Landed::default();
         while let Some(first) = self.launched.front() {
-            let settled = first.overwritten_by.is_none_or(|by| by <= self.reported);
+            let settled = first.overwritten_by.is_none_or(|by| by <= self.reported)
+                || planted("overwritten-stage-counts-alone");
             if first.number > self.reported || !settled {
                 break;
             }
@@ -365,6 +373,9 @@ impl Flight {
         }
         if landed.number != 0 {
             self.acknowledged = landed.number;
+        }
+        if planted("released-before-raft-is-told") {
+            self.acknowledged = self.reported;
         }
         landed
     }
@@ -448,6 +459,7 @@ mod tests {
             0,
             "the third copy looks like the first and is not durable"
         );
+        assert_eq!(flight.acknowledged, 0, "what waits would leave before raft is told (O16)");
         assert_eq!(flight.land(2).number, 0);
         let landed = flight.land(3);
         assert_eq!((landed.number, landed.last_entry), (3, Some((6, 1))));

@@ -3,6 +3,7 @@
 use raft::{INVALID_ID, StateRole};
 
 use super::Core;
+use crate::planted::planted;
 
 #[derive(Debug, Default)]
 pub(super) struct Stall {
@@ -66,7 +67,8 @@ impl Core {
     }
 
     fn leads_others(&self) -> bool {
-        self.is_driven() && self.raw.raft.state == StateRole::Leader && !self.stall.alone
+        let leads = self.is_driven() && self.raw.raft.state == StateRole::Leader;
+        leads && !self.stall.alone && !planted("stalled-leader-stays")
     }
 
     /// Between two Readies, where raft-rs allows it.

@@ -16,6 +16,7 @@ use super::inbox::NotTaken;
 use super::shared::Shared;
 use super::waiters::{Waiter, WaiterTable, Waiters};
 use crate::hex::Hex;
+use crate::planted::planted;
 use crate::proposal::{AttributeUpdate, Payload};
 use crate::waiter::{Pending, pending};
 use crate::wire::{Forward, ForwardKind};
@@ -353,6 +354,10 @@ impl<R: Send + 'static> NodeHandle<R> {
 
 impl<R> Running<R> {
     fn shutdown(&self, transfer_until: Option<Instant>) -> NodeEnd {
+        while planted("second-stop-hangs") && self.shared.read(|published| published.end.is_some())
+        {
+            std::thread::park();
+        }
         self.shared.inbox.control(Control::Stop { transfer_until });
         let patience = transfer_until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));

@@ -23,6 +23,7 @@ use crate::core::{MembersApplied, Restore};
 use crate::failpoint::fail_point;
 #[cfg(feature = "failpoints")]
 use crate::failpoint::injected;
+use crate::planted::planted;
 use crate::proposal::{Payload, Verdict, Window};
 use crate::snapshot_head::SnapshotHead;
 use crate::{
@@ -390,7 +391,11 @@ impl<R: Send + 'static> ApplyQueue<R> {
                     self.shared.id,
                     Err(NodeError::Apply { index, source: injected().into() }.into())
                 );
-                Ok(Some(Step::Command(Command { index, term, data, id })))
+                let command = Command { index, term, data, id };
+                if planted("applied-twice") {
+                    self.upcoming.push_back(Step::Command(command.clone()));
+                }
+                Ok(Some(Step::Command(command)))
             }
             Payload::Attributes { id, update } => {
                 self.members(|reply| Control::Attributes { index, id, update, reply })

@@ -23,6 +23,7 @@ use super::{apply, handoff, panicked};
 use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
+use crate::planted::planted;
 use crate::{Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, SnapshotMark, Vitals};
 
 /// The other threads, as the node thread sees them.
@@ -177,16 +178,24 @@ impl Node {
 
     /// The stages of one Ready, in their order.
     fn carry_out(&mut self, effects: Effects) -> Result<(), NodeError> {
-        let Effects { now, persist, after_persist, apply } = effects;
+        let Effects { mut now, persist, after_persist, apply } = effects;
+        if planted("role-after-messages") {
+            self.out.send(std::mem::take(&mut now.messages), self.core.gone());
+        }
         if let Some(role) = now.role {
             fail_point!("raftBeforePublishRole", self.shared.id);
             self.role_changed(role); // O1
             fail_point!("raftAfterPublishRole", self.shared.id);
         }
-        self.publish(); // O28
+        if !planted("commit-published-after-apply") {
+            self.publish(); // O28
+        }
         if let Some(reads) = now.reads {
             self.reads.confirm(reads.tokens, reads.index);
             self.answer_reads();
+            if planted("loop-waits-for-readers") && !self.reads.is_empty() {
+                std::thread::sleep(Duration::from_secs(2));
+            }
         }
         if !now.messages.is_empty() {
             fail_point!("raftBeforeLeaderSend", self.shared.id);
@@ -202,6 +211,9 @@ impl Node {
         let bytes = persist.bytes();
         self.unsynced += bytes;
         self.writes.push_back((number, Instant::now(), bytes));
+        if planted("advance-before-sync") {
+            self.persisted(number)?;
+        }
         self.submit(Job::Write(persist))
     }
 
@@ -336,8 +348,13 @@ impl Node {
 
     /// Keeps what followers need to catch up, and everything after the oldest snapshot that is being sent (O26).
     fn compact(&mut self, snapshot: u64) -> Result<(), NodeError> {
-        let catch_up = snapshot.saturating_sub(self.shared.config.snapshot_catchup_entries);
-        let keep = self.out.sending.oldest().map_or(catch_up, |oldest| catch_up.min(oldest));
+        let mut catch_up = snapshot.saturating_sub(self.shared.config.snapshot_catchup_entries);
+        if planted("compaction-leaves-nothing-to-catch-up-with") {
+            catch_up = snapshot;
+        }
+        let oldest = self.out.sending.oldest();
+        let oldest = oldest.filter(|_| !planted("compaction-forgets-snapshots-under-way"));
+        let keep = oldest.map_or(catch_up, |oldest| catch_up.min(oldest));
         let (first, _) = self.core.log_bounds();
         if keep >= first {
             let compacted = self.core.handle_compact(keep)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::planted::planted;
 use crate::waiter::Resolver;
 use crate::{Busy, ReadError, TransferError};
 
@@ -39,6 +40,11 @@ impl Reads {
         Some(self.next)
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub(super) fn confirm(&mut self, tokens: Vec<u64>, index: u64) {
         self.confirmed.entry(index).or_default().extend(tokens);
     }
@@ -47,7 +53,7 @@ impl Reads {
     pub(super) fn answer(&mut self, applied: u64) -> u64 {
         let mut answered = 0;
         while let Some(first) = self.confirmed.first_entry()
-            && *first.key() <= applied
+            && (*first.key() <= applied || planted("read-served-before-its-index-is-applied"))
         {
             let (index, tokens) = first.remove_entry();
             for token in tokens {
@@ -127,5 +133,23 @@ impl Transfers {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.waiting.iter().map(|(.., at)| *at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::waiter::pending;
+
+    #[test]
+    fn a_read_is_answered_when_its_index_is_applied_and_not_before() {
+        let mut reads = Reads::new(10);
+        let (resolver, read) = pending();
+        let token = reads.take(resolver, Instant::now()).expect("there is room");
+        assert_eq!(reads.answer(9), 0, "its round is not over");
+        reads.confirm(vec![token], 5);
+        assert_eq!(reads.answer(4), 0, "answered from a state that is too old");
+        assert_eq!(reads.answer(5), 1);
+        assert_eq!(read.wait(), Ok(5));
     }
 }

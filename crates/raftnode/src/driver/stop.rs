@@ -9,6 +9,7 @@ use super::node::Node;
 use crate::core::Event;
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
+use crate::planted::planted;
 use crate::{NodeEnd, ProposeError, ReadError, TransferError};
 
 impl Node {
@@ -44,6 +45,9 @@ impl Node {
         self.threads.stop.store(true, Ordering::Relaxed);
         let written = self.threads.seat.drain(timeout);
         fail_point!("raftBeforeTransportStop", id);
+        if planted("log-closed-before-transport") {
+            self.threads.seat.close(timeout);
+        }
         self.out.transport().stop();
         fail_point!("raftAfterTransportStop", id);
         self.shared.inbox.gone(); // and with it every question of the apply thread

@@ -17,6 +17,7 @@ use super::shared::Shared;
 use crate::core::Persist;
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
+use crate::planted::planted;
 use crate::{LogBatch, LogError, LogStore, SnapshotMark};
 
 /// Bytes taken together into one sync.
@@ -54,7 +55,7 @@ impl Writer {
         let mut after_sync = Vec::new();
         for job in jobs {
             match job {
-                Job::Write(persist) => {
+                Job::Write(mut persist) => {
                     must_sync |= persist.must_sync;
                     reports.push(Control::Persisted { number: persist.number });
                     if persist.install.is_some() {
@@ -62,6 +63,10 @@ impl Writer {
                         self.append(std::mem::take(&mut merged))?;
                         // In one batch with its term and commit: a crash between the two would leave a log that says
                         // nothing about the term of the snapshot it begins with, and does not boot.
+                        if planted("hard-state-before-snapshot") {
+                            merged.hard_state = persist.hard_state.take();
+                            self.append(std::mem::take(&mut merged))?;
+                        }
                         merged.install = persist.install;
                         merged.add(persist.entries, persist.hard_state);
                         fail_point!("raftBeforeSaveSnap", self.shared.id, Err(injected()));
@@ -76,6 +81,9 @@ impl Writer {
                     fail_point!("raftBeforeMarkSnap", self.shared.id, Err(injected()));
                     self.store
                         .append(&LogBatch { compact: Some(mark.clone()), ..LogBatch::default() })?;
+                    if planted("release-before-sync") {
+                        self.store.release(mark.index)?;
+                    }
                     must_sync = true;
                     reports.push(Control::Marked { mark, announcement });
                 }
@@ -86,7 +94,7 @@ impl Writer {
         self.append(merged)?;
         if must_sync {
             fail_point!("raftBeforeSync", self.shared.id, Err(injected()));
-            self.store.sync()?; // an error poisons the log for good, and ends the node (O13)
+            self.sync()?;
             self.shared.counters.syncs.add(1);
             self.shared.observer.log_synced(began.elapsed());
         }
@@ -104,6 +112,17 @@ impl Writer {
         }
         self.shared.log_bytes.store(self.store.size(), Ordering::Relaxed);
         Ok(reports)
+    }
+
+    /// An error poisons the log for good, and ends the node (O13).
+    fn sync(&mut self) -> Result<(), LogError> {
+        if planted("acknowledge-before-sync") {
+            return Ok(());
+        }
+        match self.store.sync() {
+            Err(_) if planted("failed-sync-ignored") => Ok(()),
+            synced => synced,
+        }
     }
 
     /// In one batch, or, if that is more than the log takes, in several, each of which leaves a log that boots.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use oarlock_membership::ProposalId;
 
+use crate::planted::planted;
+
 /// Whether a proposal that was committed takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -103,7 +105,10 @@ impl Window {
         if id.incarnation > origin.incarnation {
             *origin = Origin::new(id);
         }
-        origin.accept(id.sequence)
+        match origin.accept(id.sequence) {
+            Verdict::Duplicate if planted("duplicate-takes-effect") => Verdict::First,
+            verdict => verdict,
+        }
     }
 
     /// Forgets the details of an origin that was removed from the cluster: nothing more of this incarnation takes

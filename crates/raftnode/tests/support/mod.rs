@@ -15,10 +15,16 @@ use oarlock_raftnode::{
 };
 use parking_lot::Mutex;
 
+use trace::{Recorder, Spy, Trace};
+
 pub(crate) mod sim;
+pub(crate) mod trace;
 
 /// How long a test waits for anything at all.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+///
+/// Tests that are to fail, because a bug is planted, mostly fail by waiting in vain.
+pub(crate) const PATIENCE: Duration =
+    Duration::from_secs(if cfg!(oarlock_planted) { 5 } else { 20 });
 
 /// Everything that was applied, in order.
 #[derive(Clone, Debug, Default)]
@@ -152,6 +158,44 @@ impl TestCluster {
                 })
                 .expect("it starts");
         self.nodes.insert(id, Node { id, store, snapshots, journal, handle: Some(handle) });
+    }
+
+    /// Stops a member and starts it again with a log, a transport and an observer that record; its transport keeps
+    /// snapshots under way if `keeps` says so.
+    pub(crate) fn spy_on(&mut self, id: u64, keeps: bool) -> (Trace, Arc<Spy>) {
+        self.stop(id);
+        let node = self.nodes.get_mut(&id).expect("a member");
+        let trace = Trace::default();
+        let mut log: Box<dyn LogStore> =
+            Box::new(Recorder { inner: node.store.clone(), trace: trace.clone() });
+        let recovered = boot(&mut *log, &node.snapshots, &Boot::Restart).expect("it boots");
+        let identity = Identity::new(id, self.cluster.id())
+            .incarnation(recovered.incarnation)
+            .urls([format!("http://m{id}")]);
+        let spy = Arc::new(Spy::new(self.network.endpoint(identity), trace.clone(), keeps));
+        let snapshots = Arc::new(node.snapshots.clone());
+        node.journal = Journal::default();
+        let transport = Arc::clone(&spy);
+        let handle = NodeBuilder::new(self.config.clone(), recovered, log, snapshots)
+            .observer(Arc::new(trace.clone()))
+            .start(node.journal.clone(), |handler| {
+                transport.inner.start(handler);
+                Ok(transport)
+            })
+            .expect("it starts");
+        node.handle = Some(handle);
+        (trace, spy)
+    }
+
+    /// Hands leadership to a member, as often as it takes.
+    pub(crate) fn lead(&self, id: u64) {
+        wait_for("it to lead", || {
+            let leader = self.leader();
+            if leader != id {
+                let _ = self.handle(leader).transfer_leader(id).wait();
+            }
+            (leader == id).then_some(())
+        });
     }
 
     pub(crate) fn ids(&self) -> Vec<u64> {
