@@ -88,6 +88,11 @@ impl Index {
         }
     }
 
+    /// How long the footer of `segment` is that the entries are looked up in.
+    pub(crate) fn footer_len(&self, segment: SegmentId) -> Option<u64> {
+        self.runs.iter().find(|run| run.segment.id == segment)?.footer_len()
+    }
+
     /// Does to the log what the current segment does, by its footer, which was checked and follows.
     pub(crate) fn adopt(&mut self, trailer: &Trailer, terms: &[(u64, u64)]) {
         if let Some(base) = trailer.reset {

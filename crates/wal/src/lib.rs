@@ -70,7 +70,7 @@ mod read_only;
 pub use read_only::{ReadOnly, SegmentReport};
 
 mod record;
-pub use record::{Batch, Entry, EntryId, HardState, SnapshotMark};
+pub use record::{Batch, Entry, EntryId, EntryRef, HardState, SnapshotMark};
 
 mod recover;
 pub use recover::{Recovery, TornTail};

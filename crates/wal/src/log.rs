@@ -1,6 +1,6 @@
 //! The log: append, wait, read, release.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,7 +18,9 @@ use crate::state::State;
 use crate::stats::Counters;
 use crate::vfs::Lock;
 use crate::writer::Writer;
-use crate::{Batch, Entry, Error, HardState, Lsn, Observer, SnapshotMark, Stats, planted, read};
+use crate::{
+    Batch, Entry, EntryRef, Error, HardState, Lsn, Observer, SnapshotMark, Stats, planted, read,
+};
 
 /// An open log. Clones are handles to the same one; any number of threads may use them.
 ///
@@ -196,6 +198,36 @@ impl Wal {
     pub fn entries(&self, range: Range<u64>, max_bytes: u64) -> Result<Vec<Entry>, Error> {
         self.inner.state.read().check_range(&range)?;
         read::entries(range, max_bytes, |range, places| self.inner.piece(range, places))
+    }
+
+    /// Shows the entries of `range`, in order and checked as [`entries`](Self::entries) does, until `visit` breaks off. For
+    /// those who apply or copy payloads at once: nothing is collected, and no payload is taken hold of.
+    ///
+    /// ```
+    /// # let tmp = tempfile::tempdir()?;
+    /// # use oarlock_wal::{Batch, Entry, Options};
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let log = Options::new().create(tmp.path().join("wal"), b"")?;
+    /// # let _ = log.append(&Batch::of(&[Entry::new(1, 1, 0, "a"), Entry::new(2, 1, 0, "b")]))?;
+    /// let mut bytes = 0;
+    /// let ended = log.visit(1..3, |entry| {
+    ///     bytes += entry.data.len();
+    ///     if bytes > 1000 { ControlFlow::Break(entry.index) } else { ControlFlow::Continue(()) }
+    /// })?;
+    /// assert_eq!((bytes, ended), (2, ControlFlow::Continue(())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`entries`](Self::entries), after those before the place were shown.
+    pub fn visit<B>(
+        &self,
+        range: Range<u64>,
+        visit: impl FnMut(EntryRef<'_>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, Error> {
+        self.inner.state.read().check_range(&range)?;
+        read::visit(range, |range, places| self.inner.piece(range, places), visit)
     }
 
     /// Removes the oldest segments that hold nothing but entries before `before`: whole files, so that entries before

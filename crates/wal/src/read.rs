@@ -1,11 +1,11 @@
 //! Reading entries back: out of the index, over the map, under their checksums.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 
 use crate::index::Piece;
-use crate::{Entry, Error};
+use crate::{Entry, EntryRef, Error};
 
 /// Entries that are looked up in the index at a time.
 const CHUNK: usize = 256;
@@ -35,26 +35,66 @@ pub(crate) fn entries(
     find: impl Find,
 ) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
+    let mut bytes = 0_u64;
+    let _full = each(range, find, |view, head, payload| {
+        bytes = bytes.saturating_add(payload.len() as u64);
+        if bytes > max_bytes && !entries.is_empty() {
+            return ControlFlow::Break(());
+        }
+        if entries.len() == entries.capacity() {
+            entries.reserve(CHUNK.min(head.left));
+        }
+        let Head { index, term, kind, .. } = head;
+        entries.push(Entry { index, term, kind, data: view.slice(payload) });
+        ControlFlow::Continue(())
+    })?;
+    Ok(entries)
+}
+
+/// Shows the entries of `range` to `visit`, in order, until that breaks off.
+pub(crate) fn visit<B>(
+    range: Range<u64>,
+    find: impl Find,
+    mut visit: impl FnMut(EntryRef<'_>) -> ControlFlow<B>,
+) -> Result<ControlFlow<B>, Error> {
+    each(range, find, |view, Head { index, term, kind, .. }, payload| {
+        visit(EntryRef { index, term, kind, data: view.get(payload).unwrap_or_default() })
+    })
+}
+
+/// What an entry says besides its payload, and how many follow it at the most.
+struct Head {
+    index: u64,
+    term: u64,
+    kind: u8,
+    left: usize,
+}
+
+/// Gives each entry's payload as a range of a view.
+fn each<B>(
+    range: Range<u64>,
+    find: impl Find,
+    mut one: impl FnMut(&Bytes, Head, Range<usize>) -> ControlFlow<B>,
+) -> Result<ControlFlow<B>, Error> {
     let mut places = [0; CHUNK + 1];
-    let (mut lo, mut bytes) = (range.start, 0_u64);
+    let mut lo = range.start;
     while lo < range.end {
         let piece = find(lo..range.end, &mut places)?;
         piece.locate(&mut places)?;
         let (start, end) = (places[0], places[piece.len]);
         let view = piece.segment.view(start, end)?;
-        entries.reserve(piece.len);
         for (index, offset) in (piece.first..).zip(&places[..piece.len]) {
             let from = offset.wrapping_sub(start) as usize;
             let rest = view.get(from..).unwrap_or_default();
             let (term, kind, payload) = piece.segment.entry(rest, *offset, index)?;
-            bytes = bytes.saturating_add(payload.len() as u64);
-            if bytes > max_bytes && !entries.is_empty() {
-                return Ok(entries);
+            let left = usize::try_from(range.end - index).unwrap_or(usize::MAX);
+            let head = Head { index, term, kind, left };
+            let shown = one(&view, head, from + payload.start..from + payload.end);
+            if shown.is_break() {
+                return Ok(shown);
             }
-            let data = view.slice(from + payload.start..from + payload.end);
-            entries.push(Entry { index, term, kind, data });
         }
         lo += piece.len as u64;
     }
-    Ok(entries)
+    Ok(ControlFlow::Continue(()))
 }

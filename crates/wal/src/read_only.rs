@@ -35,6 +35,8 @@ pub struct SegmentReport {
     pub bytes: u64,
     /// Where its frames end; `None` if it is only prepared.
     pub end: Option<u64>,
+    /// The length of its footer, which stands at the end of the file; `None` if it has none that is good.
+    pub footer: Option<u64>,
 }
 
 /// How often a log that is being written to is read again, until it holds still for long enough.
@@ -80,7 +82,10 @@ impl ReadOnly {
         let live = ends.iter().map(|(s, end)| (s, Some(u64::from(*end))));
         let segments = live
             .chain(ready.iter().map(|s| (s, None)))
-            .map(|(s, end)| SegmentReport { segment: s.id, bytes: s.size.into(), end })
+            .map(|(s, end)| {
+                let footer = state.index.footer_len(s.id);
+                SegmentReport { segment: s.id, bytes: s.size.into(), end, footer }
+            })
             .collect();
         Ok(Self { state, recovery, log_id, end: end.lsn, proven, segments })
     }

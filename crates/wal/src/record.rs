@@ -32,6 +32,19 @@ impl Entry {
     }
 }
 
+/// An entry as [`Wal::visit`](crate::Wal::visit) shows it, in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRef<'a> {
+    /// As in [`Entry`].
+    pub index: u64,
+    /// As in [`Entry`].
+    pub term: u64,
+    /// As in [`Entry`].
+    pub kind: u8,
+    /// The payload, in the segment's map.
+    pub data: &'a [u8],
+}
+
 /// What names an entry across a cluster: two logs that agree on it agree on everything before (Raft thesis, 3.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct EntryId {

@@ -14,12 +14,13 @@ mod turns;
 
 use std::error::Error;
 use std::hint::black_box;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use limit::{Records, Written};
-use oarlock_wal::{Batch, Entry, Maintainer, Options};
+use oarlock_wal::{Batch, Entry, Maintainer, Options, Wal};
 use turns::{Budget, Turn, summary, take_turns, timed};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -69,7 +70,8 @@ fn main() -> Result<()> {
     if wanted(what) {
         report(what, &crowd::roll(&tmp.path().join("roll"), &noise)?);
     }
-    let reads = [("get", get as Measure), ("range", range), ("open", open), ("verify", verify)];
+    let reads: [(_, Measure); 5] =
+        [("get", get), ("range", range), ("visit", visit), ("open", open), ("verify", verify)];
     for (name, measure) in reads {
         for len in [128, 1 << 10, 8 << 10] {
             let what = format!("{name} {len} B");
@@ -163,8 +165,29 @@ fn get(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
     take_turns(&mut contenders, BUDGET)
 }
 
-/// Ranges of 256 entries.
+/// Ranges of 256 entries, collected.
 fn range(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
+    ranges(dir, records, len, |log, range| Ok(log.entries(range, u64::MAX)?.len()))
+}
+
+/// The same, in place.
+fn visit(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
+    ranges(dir, records, len, |log, range| {
+        let mut n = 0;
+        let _all = log.visit::<()>(range, |entry| {
+            n += usize::from(!black_box(entry).data.is_empty());
+            ControlFlow::Continue(())
+        })?;
+        Ok(n)
+    })
+}
+
+fn ranges(
+    dir: &Path,
+    records: &Path,
+    len: usize,
+    read: impl Fn(&Wal, Range<u64>) -> Result<usize>,
+) -> Result<Vec<Vec<f64>>> {
     let (log, records) = (Options::new().open(dir)?, Records::open(records, len)?);
     let mut contenders: [Turn<'_, Box<dyn Error>>; 2] = [
         Box::new(|samples| {
@@ -174,7 +197,7 @@ fn range(dir: &Path, records: &Path, len: usize) -> Result<Vec<Vec<f64>>> {
         }),
         Box::new(|samples| {
             let first = fastrand::u64(1..=log.last_index() - RANGE as u64);
-            samples.push(timed(|| log.entries(first..first + RANGE as u64, u64::MAX))?);
+            samples.push(timed(|| read(&log, first..first + RANGE as u64))?);
             Ok(())
         }),
     ];

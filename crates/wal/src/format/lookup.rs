@@ -1,7 +1,7 @@
 //! Looking for frames where the stream of them has ended.
 
 use super::frame::{FRAME_HEADER, Kind};
-use super::{BLOCK, Key, is_zero, padded, read_entry, u32_at, u64_at};
+use super::{Key, padded, read_entry, u32_at, u64_at};
 use crate::{EntryId, Lsn, SegmentId};
 
 /// A frame's header that stands behind a place where reading failed. Its own checksum is all the proof it needs: what
@@ -41,16 +41,22 @@ impl<'a> Lookup<'a> {
         Self { bytes, key, segment, at: padded(offset as usize) }
     }
 
-    fn header_at(&self, at: usize) -> Option<&'a [u8; FRAME_HEADER]> {
-        self.bytes.get(at..)?.first_chunk()
+    /// Goes to the next place where a header may stand: with a kind that is not zero and a reserved field that is, as in
+    /// every version. Most places are left behind here, zeros and what a recycled file held before alike.
+    fn advance(&mut self) -> Option<usize> {
+        let words = self.bytes.get(self.at + 8..)?.chunks_exact(8);
+        let plausible = |word: &[u8]| {
+            let word = u64_at(word, 0);
+            word >> 48 == 0 && word >> 32 & 0xff != 0
+        };
+        let at = self.at + 8 * words.map(plausible).position(|yes| yes)?;
+        self.at = at + 8;
+        Some(at)
     }
 
-    fn stray(&self, at: usize, header: &[u8; FRAME_HEADER]) -> Option<Stray> {
-        // A kind of zero or a bit set in the reserved field is no frame of any version: most places fail here.
+    fn stray(&self, at: usize) -> Option<Stray> {
         let lsn = Lsn::new(self.segment, at as u32);
-        if header[12] == 0 || header[14..16] != [0, 0] {
-            return None;
-        }
+        let header: &[u8; FRAME_HEADER] = self.bytes.get(at..)?.first_chunk()?;
         // A mark is a place before its frame. In a recycled file, old bytes are looked at by the million: what chance
         // lets through here must not prove anything, and could not, for a mark behind the end lies behind the frame.
         let mark = Lsn::from_bits(u64_at(header, 32));
@@ -67,15 +73,8 @@ impl Iterator for Lookup<'_> {
     type Item = Stray;
 
     fn next(&mut self) -> Option<Stray> {
-        while let Some(header) = self.header_at(self.at) {
-            let at = self.at;
-            let block_end = (at + BLOCK as usize).min(self.bytes.len());
-            if at.is_multiple_of(BLOCK as usize) && is_zero(&self.bytes[at..block_end]) {
-                self.at = block_end;
-                continue;
-            }
-            self.at += 8;
-            if let Some(stray) = self.stray(at, header) {
+        while let Some(at) = self.advance() {
+            if let Some(stray) = self.stray(at) {
                 return Some(stray);
             }
         }

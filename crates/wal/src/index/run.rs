@@ -178,6 +178,14 @@ impl Run {
         Some(piece)
     }
 
+    /// How long the footer on disk is.
+    pub(super) fn footer_len(&self) -> Option<u64> {
+        match self.offsets {
+            Offsets::Table { at, .. } => Some(u64::from(self.segment.size - at)),
+            _ => None,
+        }
+    }
+
     /// Heap bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         match &self.offsets {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -120,6 +122,11 @@ fn named(dir: &Path) -> &Path {
 #[derive(Debug)]
 struct RealFile {
     file: fs::File,
+    /// The first map, from which nearly every view is cut, without a lock.
+    first: OnceLock<Bytes>,
+    /// Whether the file was cut off since, so that the first map may reach beyond its end.
+    cut: AtomicBool,
+    /// Where the first one does not do.
     map: Mutex<Map>,
     /// Held by whoever uses the file's cursor.
     cursor: Mutex<()>,
@@ -148,7 +155,13 @@ impl Map {
 
 impl RealFile {
     fn new(file: fs::File, reader: Option<PathBuf>) -> Self {
-        Self { file, map: Mutex::default(), cursor: Mutex::new(()), reader }
+        let (first, cut) = (OnceLock::new(), AtomicBool::new(false));
+        let cursor = Mutex::new(());
+        Self { file, first, cut, map: Mutex::default(), cursor, reader }
+    }
+
+    fn cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
     }
 
     /// What keeps the file from being written over while it is mapped: nothing for its owner, who asks this very handle;
@@ -206,20 +219,32 @@ impl File for RealFile {
         }
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         let end = start.checked_add(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let first = || self.first.get().filter(|map| end <= map.len() && !self.cut());
+        if let Some(map) = first() {
+            return Ok(map.slice(start..end));
+        }
         let mut map = self.map.lock();
         if map.bytes.len() < end {
             let size = self.len()?;
             if size < end as u64 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            map.replace(mmap::map(&self.file, size, self.hold()?)?);
+            let bytes = mmap::map(&self.file, size, self.hold()?)?;
+            if self.cut() {
+                map.replace(bytes);
+            } else if let Err(bytes) = self.first.set(bytes) {
+                map.replace(bytes); // the file has grown
+            }
         }
-        Ok(map.bytes.slice(start..end))
+        Ok(first().unwrap_or(&map.bytes).slice(start..end))
     }
 
     fn is_viewed(&self) -> bool {
-        // Taken for a moment, to see whether it can be had.
-        self.map.lock().is_viewed() || self.file.try_lock().is_err() || self.file.unlock().is_err()
+        // The lock is taken for a moment, to see whether it can be had.
+        self.first.get().is_some_and(|map| !map.is_unique())
+            || self.map.lock().is_viewed()
+            || self.file.try_lock().is_err()
+            || self.file.unlock().is_err()
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -227,7 +252,9 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.map.lock().replace(Bytes::new()); // a map beyond the new end must not serve another view
+        let mut map = self.map.lock();
+        self.cut.store(true, Ordering::Release);
+        map.replace(Bytes::new()); // a map beyond the new end must not serve another view
         self.file.set_len(len)
     }
 

@@ -1,7 +1,9 @@
 //! What the log does while nothing goes wrong, and how it refuses what would be wrong.
 
+use std::ops::ControlFlow;
+
 use oarlock_wal::testing::SimDisk;
-use oarlock_wal::{Batch, Error, HardState, SnapshotMark, Wal};
+use oarlock_wal::{Batch, Entry, EntryRef, Error, HardState, SnapshotMark, Wal};
 
 use crate::util::{DIR, SMALL, all, append, large, options, run};
 
@@ -50,6 +52,26 @@ fn a_conflicting_suffix_gives_way() {
     check(&log);
     log.close().expect("closes");
     check(&options(&disk).open(DIR).expect("opens"));
+}
+
+#[test]
+fn a_visit_shows_what_entries_collect() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    for first in (1..=600).step_by(50) {
+        append(&log, &Batch::of(&run(first..first + 50, 1)));
+    }
+    log.finish_segment().expect("finishes");
+    let mut seen = Vec::new();
+    let ended = log.visit(3..601, |e| {
+        seen.push(Entry::new(e.index, e.term, e.kind, e.data.to_vec()));
+        if e.index == 590 { ControlFlow::Break("enough") } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(ended.expect("reads"), ControlFlow::Break("enough"));
+    assert_eq!(seen, run(3..=590, 1));
+    let nobody = |_: EntryRef<'_>| -> ControlFlow<()> { panic!("nothing to show") };
+    assert_eq!(log.visit(7..7, nobody).expect("nothing"), ControlFlow::Continue(()));
+    assert!(matches!(log.visit(600..602, nobody), Err(Error::OutOfRange { index: 602, .. })));
 }
 
 #[test]
