@@ -61,9 +61,6 @@ impl Dump {
             return Some(surveyed.and_then(|surveyed| {
                 let mut bytes = vec![0; surveyed.segment.size as usize];
                 surveyed.segment.read(&mut bytes, 0)?;
-                if let FooterState::Valid(footer) = &surveyed.footer {
-                    bytes.truncate(footer.table() as usize);
-                }
                 let missing =
                     id.next().filter(|next| self.segments.peek().is_some_and(|id| id != next));
                 let footer = match surveyed.footer {

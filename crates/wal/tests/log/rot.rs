@@ -112,7 +112,7 @@ fn make() -> Sample {
     let mut frames: BTreeMap<u32, Vec<Range<usize>>> = BTreeMap::new();
     for record in options(&disk).dump(DIR).expect("whole") {
         let record = record.expect("whole");
-        if !matches!(record.content, Content::Segment { .. }) {
+        if !matches!(record.content, Content::Segment { .. } | Content::Footer { .. }) {
             let start = record.lsn.offset() as usize;
             let segment = frames.entry(record.lsn.segment().0).or_default();
             segment.push(start..start + record.len as usize);
