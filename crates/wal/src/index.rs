@@ -81,7 +81,7 @@ impl Index {
         Held { entries: run.held(), terms: 1 + begun, term: self.last_id().term }
     }
 
-    /// The footer of `segment` is on disk and was checked.
+    /// The footer of `segment` is on disk, if there is room for it.
     pub(crate) fn footer_written(&mut self, segment: SegmentId) {
         if let Some(run) = self.runs.iter_mut().find(|run| run.segment.id == segment) {
             run.written();

@@ -53,7 +53,7 @@ impl Trailer {
 
     /// Where the table begins.
     pub(crate) fn table(&self) -> u32 {
-        Footer::table(self.size, self.n as usize, self.terms as usize)
+        self.size.saturating_sub(len(self.n.into(), self.terms.into()) as u32)
     }
 
     /// Reads the last bytes of a segment.
@@ -158,17 +158,18 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
-    /// Where the table of a footer for `n` entries of `terms` runs of terms begins in a file of `size` bytes.
-    pub(crate) const fn table(size: u32, n: usize, terms: usize) -> u32 {
-        (size as u64).saturating_sub(len(n as u64, terms as u64)) as u32
+    /// Where the table begins in a file of `size` bytes. `None` if there is no room for it behind the frames: then the
+    /// segment does without a footer.
+    pub(crate) fn table(&self, size: u32) -> Option<u32> {
+        let len = len(self.offsets.len() as u64, self.terms.len() as u64);
+        let table = u64::from(size).checked_sub(len)? as u32;
+        (table >= self.end).then_some(table)
     }
 
-    /// The bytes of the footer, which go to the end of a file of `size` bytes, and where they begin. `None` if there is
-    /// no room for them behind the frames: then the segment does without.
+    /// The bytes of the footer, which go to the end of a file of `size` bytes, and where they begin, if there is room.
     pub(crate) fn encode(&self, key: Key, segment: SegmentId, size: u32) -> Option<(u32, Vec<u8>)> {
-        let len = len(self.offsets.len() as u64, self.terms.len() as u64);
-        let table = u64::from(size).checked_sub(len).filter(|at| *at >= u64::from(self.end))?;
-        let mut out = Vec::with_capacity(len as usize);
+        let table = self.table(size)?;
+        let mut out = Vec::with_capacity((size - table) as usize);
         for offset in &self.offsets {
             out.extend_from_slice(&offset.to_le_bytes());
         }
@@ -185,10 +186,10 @@ impl Footer {
             chain: self.chain,
             first: self.first,
             reset: self.reset,
-            crc: key.crc(Lsn::new(segment, table as u32), &out),
+            crc: key.crc(Lsn::new(segment, table), &out),
         };
         out.extend_from_slice(&trailer.encode(key, segment));
-        Some((table as u32, out))
+        Some((table, out))
     }
 }
 

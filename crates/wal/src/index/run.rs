@@ -139,12 +139,12 @@ impl Run {
         Some(Left { segment: self.segment.clone(), footer: Some(footer) })
     }
 
-    /// The footer is on disk and was checked: the heap is free of it.
+    /// The footer is on disk, if there is room for it there: then the heap is free of it.
     pub(super) fn written(&mut self) {
-        if let Offsets::Left(footer) = &self.offsets {
-            let (n, terms) = (footer.offsets.len(), footer.terms.len());
-            let at = Footer::table(self.segment.size, n, terms);
-            self.offsets = Offsets::Table { at, n: n as u32 };
+        if let Offsets::Left(footer) = &self.offsets
+            && let Some(at) = footer.table(self.segment.size)
+        {
+            self.offsets = Offsets::Table { at, n: footer.offsets.len() as u32 };
         }
     }
 

@@ -1,7 +1,7 @@
 //! Footers: segments that need not be read, entries that take no heap, and never a word to believe against the frames.
 
 use oarlock_wal::testing::{Event, Op, SimDisk, Unsynced};
-use oarlock_wal::{Batch, Error, SegmentId, SnapshotMark, Wal};
+use oarlock_wal::{Batch, Entry, Error, SegmentId, SnapshotMark, Wal};
 
 use crate::util::{DIR, Model, Spec, all, append, large, options, reopen, run, segment};
 
@@ -186,6 +186,35 @@ fn footers_say_what_the_frames_say() {
         skipped += log.stats().segments - 1;
     }
     assert!(skipped > 100, "{skipped} segments with footers");
+}
+
+/// Terms that go up and down, as those of a Raft log never do, may leave no room for the footer: then there is none.
+#[test]
+fn a_segment_without_room_for_its_footer_does_without() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    // Nothing shows before the last byte of room is looked at: 17 entries, and a run of terms for each.
+    let entry = |index: u64| Entry::new(index, 1 + index % 2, 0, vec![index as u8; 1168]);
+    let entries: Vec<_> = (1..=17).map(entry).collect();
+    append(&log, &Batch::of(&entries));
+    append(&log, &Batch::of(&large(18..=20, 3, 1000)));
+    assert!(log.finish_segment().expect("finishes") > 0);
+    assert_eq!(all(&log)[..17], entries, "read by what is in memory");
+    log.close().expect("closes");
+    let read = options(&disk).open_read_only(DIR).expect("whole");
+    let footers: Vec<_> = read.segments().iter().map(|segment| segment.footer).collect();
+    assert_eq!(footers, [None, None]);
+    for verify in [false, true] {
+        let log = options(&disk).verify(verify).open(DIR).expect("opens");
+        assert_eq!(log.recovery().damaged_footers, []);
+        assert_eq!(all(&log)[..17], entries);
+        log.close().expect("closes");
+        assert!(log_is_whole(&disk), "closing wrote over nothing");
+    }
+}
+
+fn log_is_whole(disk: &SimDisk) -> bool {
+    options(disk).open_read_only(DIR).is_ok_and(|log| log.last_index() == 20)
 }
 
 /// Closing says that nothing follows; the next writer takes that back, durably, before it writes.
