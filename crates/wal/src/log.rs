@@ -129,7 +129,9 @@ impl Wal {
 
     /// Returns once the ticket's batch and everything before it survives power loss (W1).
     ///
-    /// Callers that wait at the same time share one fdatasync. Appends go on meanwhile, and go with the next one.
+    /// Callers that wait at the same time share one fdatasync. Appends go on meanwhile, and go with the next one. Where
+    /// several callers come back again and again, that next one waits for them to come: for as long as a sync takes or
+    /// half a millisecond at most, and less where they do not. A caller by itself never waits for anybody.
     ///
     /// # Errors
     /// [`Error::Io`] for the caller whose sync failed, [`Error::Poisoned`] for everybody after (O13).

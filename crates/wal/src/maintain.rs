@@ -11,7 +11,9 @@ use crate::log::Inner;
 use crate::{Error, Lsn, Wal};
 
 impl Wal {
-    /// Prepares segments until two are ready, so that a roll needs neither zeros nor a sync. Says how many it made.
+    /// Prepares segments until two are ready, so that a roll needs neither zeros nor a sync: of released ones, or out of
+    /// zeros, which are synced piece by piece where there is time, so as not to keep appends waiting. Says how many it
+    /// made.
     ///
     /// # Errors
     /// [`Error::NoSpace`] and [`Error::NotPrepared`]: appends go on while what is ready lasts

@@ -97,7 +97,7 @@ pub trait File: std::fmt::Debug + Send + Sync {
     fn view(&self, offset: u64, len: usize) -> io::Result<Bytes>;
 
     /// Whether anybody, here or in another process, may hold bytes of a [`view`](Self::view) of this file, through any
-    /// handle. Only a file of which nobody does is ever written over, and only after it was renamed: whoever opens it
+    /// handle, or counts on it as it is. Only a file of which nobody does is ever written over, and only after it was renamed: whoever opens it
     /// for reading by the old name from then on does not get it. True unless the implementation knows better.
     fn is_viewed(&self) -> bool {
         true

@@ -5,6 +5,10 @@
 //! it could be. So the next sync begins when as many wait as waited at the last one, or when patience ends. Callers
 //! that are late are not waited for a second time: patience halves when it was in vain, and is tried anew now and then.
 //! A lone caller never waits: the last group was of one.
+//!
+//! Measured with sixteen callers of 1 KiB: waiting for all of them beats waiting for half or for nobody, and is no worse
+//! than three quarters. The rest of the time goes into waking sixteen threads; waking them by each other, in a chain or a
+//! tree, took longer than one after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -240,9 +240,11 @@ impl File for RealFile {
     }
 
     fn is_viewed(&self) -> bool {
-        // The lock is taken for a moment, to see whether it can be had.
+        // Whoever made a second name for it, as backups by hard links do, wants it as it is. The lock is taken for a
+        // moment, to see whether it can be had.
         self.first.get().is_some_and(|map| !map.is_unique())
             || self.map.lock().is_viewed()
+            || self.file.metadata().map_or(true, |data| data.nlink() > 1)
             || self.file.try_lock().is_err()
             || self.file.unlock().is_err()
     }
@@ -382,6 +384,12 @@ mod tests {
         drop(other);
         assert!(file.is_viewed(), "by another handle, as another process has");
         drop(view);
+        assert!(!file.is_viewed());
+
+        let second = tmp.path().join("second");
+        fs::hard_link(&path, &second).expect("links");
+        assert!(file.is_viewed(), "by whoever linked it");
+        fs::remove_file(&second).expect("removes");
         assert!(!file.is_viewed());
 
         let late = RealVfs.open(&path, Access::Read).expect("opens");
