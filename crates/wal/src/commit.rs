@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -151,9 +151,8 @@ impl Commit {
         let target = progress.written;
         let dirty = std::mem::take(&mut progress.dirty);
         drop(progress);
-        let begun = Instant::now();
-        let synced = self.sync_all(&dirty, observer, counters);
-        let now = Instant::now();
+        let (took, synced) = self.sync_all(&dirty);
+        counters.syncs.fetch_add(took.len() as u64, Ordering::Relaxed);
         let mut progress = self.progress.lock();
         match synced {
             Ok(()) => {
@@ -162,10 +161,13 @@ impl Commit {
                 if self.sync {
                     self.mark.store(target.lsn.bits(), Ordering::Release);
                 }
-                let (covered, heir) = progress.crowd.end(target.lsn, now - begun, now);
+                let (covered, heir) =
+                    progress.crowd.end(target.lsn, took.iter().sum(), Instant::now());
                 drop(progress);
                 covered.iter().for_each(|waiter| waiter.tell(Word::Durable));
                 heir.iter().for_each(|waiter| waiter.tell(Word::Look));
+                // Last, so that nobody else waits for what it does.
+                observer.iter().for_each(|o| took.iter().for_each(|took| o.fsync(*took)));
                 Ok(())
             }
             Err(error) if planted("failed-sync-retried") => {
@@ -181,21 +183,16 @@ impl Commit {
         }
     }
 
-    /// Syncs oldest first, so that what is durable is a prefix of the log.
-    fn sync_all(
-        &self,
-        dirty: &[Arc<Segment>],
-        observer: Option<&dyn Observer>,
-        counters: &Counters,
-    ) -> Result<(), Error> {
+    /// Syncs oldest first, so that what is durable is a prefix of the log. Says how long each took.
+    fn sync_all(&self, dirty: &[Arc<Segment>]) -> (Vec<Duration>, Result<(), Error>) {
+        let mut took = Vec::new();
         for segment in dirty.iter().filter(|_| self.sync) {
-            let observed = observer.map(|observer| (observer, Instant::now()));
-            segment.sync()?;
-            if let Some((observer, begun)) = observed {
-                observer.fsync(begun.elapsed());
+            let begun = Instant::now();
+            if let Err(error) = segment.sync() {
+                return (took, Err(error));
             }
-            counters.syncs.fetch_add(1, Ordering::Relaxed);
+            took.push(begun.elapsed());
         }
-        Ok(())
+        (took, Ok(()))
     }
 }
