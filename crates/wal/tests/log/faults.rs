@@ -1,10 +1,10 @@
 //! A disk that says no: EIO poisons for good, a full disk only pauses.
 
 use oarlock_wal::testing::{Fault, Op, SimDisk, Unsynced};
-use oarlock_wal::{Batch, Error, SnapshotMark};
+use oarlock_wal::{Batch, Error, HardState, SnapshotMark, Wal};
 
 use crate::crash::{noted, workload};
-use crate::util::{DIR, Model, all, append, large, options, reopen, run};
+use crate::util::{DIR, Model, Spec, all, append, large, options, reopen, run};
 
 /// O13, and what fsyncgate taught: the second sync would have said yes and written nothing.
 #[test]
@@ -202,4 +202,160 @@ fn a_full_disk_does_not_keep_the_log_from_opening() {
     assert!(matches!(reopen(&disk), Err(Error::NoSpace { .. })), "nothing is left to give way");
     disk.set_capacity(None);
     assert_eq!(reopen(&disk).expect("nothing was lost").last_index(), 7);
+}
+
+/// What a script of two lives did before something failed.
+struct Lives {
+    disk: SimDisk,
+    history: Vec<Model>,
+    /// The newest state that was promised to be durable.
+    promised: usize,
+}
+
+impl Lives {
+    fn append(&mut self, log: &Wal, spec: Spec) -> Result<(), Error> {
+        let mut model = self.history.last().expect("has one").clone();
+        model.apply(&spec);
+        self.history.push(model); // it may be there even if the write is said to have failed
+        log.append(&spec.batch()).map(drop)
+    }
+
+    fn sync(&mut self, log: &Wal) -> Result<(), Error> {
+        log.sync()?;
+        self.promised = self.history.len() - 1;
+        Ok(())
+    }
+
+    fn release(&mut self, log: &Wal, before: u64) -> Result<(), Error> {
+        let model = self.history.last_mut().expect("has one");
+        model.released = model.released.max(before);
+        log.release(before)?;
+        self.promised = self.history.len() - 1;
+        Ok(())
+    }
+
+    /// Everything that touches the disk: creation, appends, rolls with and without segments prepared, overwriting, marks,
+    /// footers, release, spares, recycling, close; a kill, the recovery from it, an opening that verifies.
+    fn run(&mut self) -> Result<(), Error> {
+        let log = options(&self.disk).create(DIR, b"me")?;
+        let state = |term, commit| Some(HardState { term, vote: 1, commit });
+        self.append(&log, Spec { hard_state: state(1, 0), ..Spec::of(run(1..=3, 1)) })?;
+        self.sync(&log)?;
+        self.append(&log, Spec::of(large(4..=14, 1, 1600)))?; // rolls, nothing prepared
+        self.sync(&log)?;
+        log.prepare()?;
+        self.append(&log, Spec::of(large(15..=25, 1, 1600)))?;
+        self.append(&log, Spec::of(run(20..=21, 2)))?;
+        self.sync(&log)?;
+        log.finish_segment()?;
+        log.idle()?;
+        let mark = SnapshotMark::new(19, 1, "conf");
+        self.append(
+            &log,
+            Spec { compact: Some(mark), hard_state: state(2, 19), ..Spec::default() },
+        )?;
+        self.release(&log, 15)?; // two segments become spares
+        log.prepare()?; // of which the next are made
+        self.append(&log, Spec::of(large(22..=32, 2, 1600)))?;
+        self.append(&log, Spec::of(large(33..=43, 2, 1600)))?;
+        self.sync(&log)?;
+        log.close()?;
+        self.promised = self.history.len() - 1;
+
+        let log = options(&self.disk).open(DIR)?;
+        self.append(
+            &log,
+            Spec { install: Some(SnapshotMark::new(50, 3, "two")), ..Spec::of(run(51..=52, 3)) },
+        )?;
+        self.sync(&log)?;
+        self.release(&log, 51)?;
+        self.append(&log, Spec::of(large(53..=63, 3, 1600)))?;
+        log.prepare()?;
+        self.append(&log, Spec::of(run(60..=61, 4)))?;
+        self.disk.note("killed");
+        let _ = log.append(&Batch::of(&run(62..=62, 4)))?;
+        let mut last = self.history.last().expect("has one").clone();
+        last.apply(&Spec::of(run(62..=62, 4)));
+        self.history.push(last);
+        std::mem::forget(log); // a process that dies closes nothing
+        Ok(())
+    }
+
+    /// The second process: the same disk, with its plans for failure.
+    fn recover(&mut self) -> Result<(), Error> {
+        let log = options(&self.disk).verify(true).open(DIR)?;
+        self.promised = self.history.len() - 1;
+        self.append(&log, Spec::of(run(63..=64, 5)))?;
+        self.sync(&log)?;
+        log.finish_segment()?;
+        log.close()
+    }
+}
+
+/// Each call of each kind fails once, in each way: nothing acknowledged is lost, nothing that failed is said to have
+/// worked, nothing panics, and the next process finds a whole log.
+#[test]
+fn every_call_of_two_lives_may_fail_in_every_way() {
+    let ops = [
+        Op::Create,
+        Op::Open,
+        Op::Read,
+        Op::Write,
+        Op::SetLen,
+        Op::Sync,
+        Op::SyncDir,
+        Op::Rename,
+        Op::Remove,
+        Op::List,
+        Op::Lock,
+    ];
+    let faults = [Fault::Io, Fault::NoSpace, Fault::Short(0), Fault::Short(17), Fault::Short(700)];
+    let (mut tried, mut hit) = (0, std::collections::BTreeMap::new());
+    for op in ops {
+        let short = op == Op::Write;
+        for fault in faults.into_iter().filter(|f| short || !matches!(f, Fault::Short(_))) {
+            for nth in 1.. {
+                let context = format!("{op:?} number {nth} fails with {fault:?}");
+                let disk = SimDisk::new();
+                disk.fail_nth(op, nth, fault);
+                let first = Model { metadata: "me".into(), ..Model::default() };
+                let mut lives = Lives { disk: disk.clone(), history: vec![first], promised: 0 };
+                let mut done = lives.run();
+                let mut calls = disk.count(op);
+                if done.is_ok() {
+                    // Killed, and opened by the next process, whose calls are counted on.
+                    lives.disk = disk.kill();
+                    if nth > calls {
+                        lives.disk.fail_nth(op, nth - calls, fault);
+                    }
+                    done = lives.recover();
+                    calls += lives.disk.count(op);
+                }
+                for seed in 0..2 {
+                    let after = lives.disk.after(Unsynced::Random(nth * 2 + seed));
+                    let log = match reopen(&after) {
+                        Err(Error::NotFound { .. }) if lives.history.len() == 1 => continue,
+                        log => log.unwrap_or_else(|e| panic!("{context} ({done:?}): {e}")),
+                    };
+                    let released = lives.history.iter().map(|model| model.released).max();
+                    let released = released.unwrap_or(0).max(1);
+                    let mut states = lives.history[lives.promised..].iter();
+                    let found =
+                        states.any(|m| Model { released, ..m.clone() }.difference(&log).is_none());
+                    assert!(found, "{context} ({done:?}), seed {seed}: lost or invented something");
+                    let next = log.last_index() + 1;
+                    append(&log, &Batch::of(&run(next..=next, 9)));
+                }
+                tried += 1;
+                if calls < nth {
+                    done.unwrap_or_else(|e| panic!("{context}: it was never due, and yet {e}"));
+                    break;
+                }
+                *hit.entry(op).or_insert(0) += 1;
+            }
+        }
+    }
+    let kinds: Vec<_> = hit.keys().copied().collect();
+    assert!(tried > 500, "only {tried} failures: {hit:?}");
+    assert_eq!(kinds.len(), ops.len() - 1, "only a lock is cut to size: {hit:?}");
 }
