@@ -1,22 +1,48 @@
 //! Any sequence of operations, reopenings and crashes included, against the plain model.
 
 use oarlock_wal::testing::{SimDisk, Unsynced};
-use oarlock_wal::{Error, HardState, SnapshotMark};
+use oarlock_wal::{Error, HardState, Recovery, SnapshotMark};
 use proptest::prelude::*;
 
-use crate::util::{DIR, Model, Spec, large, options, reopen};
+use crate::util::{DIR, Model, SMALL, Spec, large, options, reopen};
 
 /// Raw numbers; what they mean depends on the state they meet.
 #[derive(Clone, Debug)]
 enum Op {
-    Append { back: u64, count: u64, len: usize, state: bool, metadata: bool },
-    Compact { back: u64 },
-    Install { ahead: u64, count: u64 },
-    Release { back: u64 },
+    Append {
+        back: u64,
+        count: u64,
+        len: usize,
+        state: bool,
+        metadata: bool,
+    },
+    Compact {
+        back: u64,
+    },
+    Install {
+        ahead: u64,
+        count: u64,
+    },
+    Release {
+        back: u64,
+    },
+    /// Down to so many segments.
+    Retain {
+        segments: u64,
+    },
     Sync,
-    Maintain,
-    Close,
-    Kill,
+    Prepare,
+    Finish,
+    Idle,
+    /// Closed, and opened again by footers or by frames.
+    Close {
+        verify: bool,
+    },
+    Kill {
+        verify: bool,
+    },
+    /// Opened by somebody beside, who only reads.
+    Beside,
     PowerCut(u64),
     Wrong(u8),
 }
@@ -30,10 +56,14 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0_u64..20).prop_map(|back| Op::Compact { back }),
         1 => (0_u64..9, 0_u64..3).prop_map(|(ahead, count)| Op::Install { ahead, count }),
         2 => (0_u64..9).prop_map(|back| Op::Release { back }),
+        1 => (1_u64..5).prop_map(|segments| Op::Retain { segments }),
         2 => Just(Op::Sync),
-        2 => Just(Op::Maintain),
-        1 => Just(Op::Close),
-        1 => Just(Op::Kill),
+        1 => Just(Op::Prepare),
+        1 => Just(Op::Finish),
+        1 => Just(Op::Idle),
+        1 => any::<bool>().prop_map(|verify| Op::Close { verify }),
+        1 => any::<bool>().prop_map(|verify| Op::Kill { verify }),
+        1 => Just(Op::Beside),
         1 => any::<u64>().prop_map(Op::PowerCut),
         1 => (0_u8..6).prop_map(Op::Wrong),
     ]
@@ -73,8 +103,14 @@ fn spec_of(op: &Op, model: &Model, term: u64) -> Option<Spec> {
     }
 }
 
+/// `PROPTEST_CASES` asks for more, or less.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(64)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_log_says_what_the_model_says(ops in prop::collection::vec(op(), 1..60)) {
@@ -105,22 +141,37 @@ proptest! {
                         log.sync().expect("syncs");
                         since = vec![model];
                     }
-                    Op::Maintain => {
-                        log.prepare().expect("prepares");
-                        log.finish_segment().expect("finishes");
-                        log.idle().expect("marks");
+                    Op::Retain { segments } => {
+                        let size = segments * SMALL;
+                        log.release_to_size(size).expect("releases what is covered");
+                        prop_assert!(log.first_index() <= first.max(covered + 1));
+                        model.released = model.released.max(log.first_index());
+                        since = vec![model];
                     }
-                    Op::Close => {
+                    Op::Prepare => drop(log.prepare().expect("prepares")),
+                    Op::Finish => drop(log.finish_segment().expect("finishes")),
+                    Op::Idle => drop(log.idle().expect("marks")),
+                    Op::Beside => {
+                        let beside = options(&disk).open_read_only(DIR).expect("whole");
+                        prop_assert_eq!((beside.first_index(), beside.last_index()), (first, last));
+                        prop_assert_eq!(&beside.metadata(), &log.metadata());
+                        prop_assert_eq!(beside.hard_state(), log.hard_state());
+                        prop_assert_eq!(beside.snapshot(), log.snapshot());
+                        let read = beside.entries(first..last + 1, u64::MAX).expect("whole");
+                        prop_assert_eq!(read, log.entries(first..last + 1, u64::MAX).expect("whole"));
+                    }
+                    Op::Close { verify } => {
                         log.close().expect("closes");
                         let read = options(&disk).open_read_only(DIR).expect("opens");
                         prop_assert_eq!(&read.recovery().damaged_footers[..], []);
-                        log = reopen(&disk).expect("opens");
-                        prop_assert_eq!(&log.recovery().torn, &None);
+                        log = options(&disk).verify(verify).open(DIR).expect("opens");
+                        let Recovery { torn, rewritten, .. } = log.recovery();
+                        prop_assert_eq!((torn, *rewritten), (&None, 0));
                         since = vec![model];
                     }
-                    Op::Kill => {
+                    Op::Kill { verify } => {
                         disk = disk.kill();
-                        log = reopen(&disk).expect("opens");
+                        log = options(&disk).verify(verify).open(DIR).expect("opens");
                         since = vec![model];
                     }
                     Op::PowerCut(seed) => {
