@@ -357,5 +357,5 @@ fn every_call_of_two_lives_may_fail_in_every_way() {
     }
     let kinds: Vec<_> = hit.keys().copied().collect();
     assert!(tried > 500, "only {tried} failures: {hit:?}");
-    assert_eq!(kinds.len(), ops.len() - 1, "only a lock is cut to size: {hit:?}");
+    assert_eq!(kinds.len(), ops.len() - 1, "only a lock file is cut to size: {hit:?}");
 }

@@ -145,7 +145,9 @@ proptest! {
                         let size = segments * SMALL;
                         log.release_to_size(size).expect("releases what is covered");
                         prop_assert!(log.first_index() <= first.max(covered + 1));
-                        model.released = model.released.max(log.first_index());
+                        // One more may have to stand for the entry before the first when it is opened again.
+                        let wanted = (log.first_index() + 1).min(covered + 1);
+                        model.released = model.released.max(wanted);
                         since = vec![model];
                     }
                     Op::Prepare => drop(log.prepare().expect("prepares")),
@@ -153,12 +155,15 @@ proptest! {
                     Op::Idle => drop(log.idle().expect("marks")),
                     Op::Beside => {
                         let beside = options(&disk).open_read_only(DIR).expect("whole");
-                        prop_assert_eq!((beside.first_index(), beside.last_index()), (first, last));
+                        // Of what was released, one entry more may be gone for whoever has only the disk to go by.
+                        let begin = beside.first_index();
+                        prop_assert!(first <= begin && begin <= model.released.max(first));
+                        prop_assert_eq!(beside.last_index(), last);
                         prop_assert_eq!(&beside.metadata(), &log.metadata());
                         prop_assert_eq!(beside.hard_state(), log.hard_state());
                         prop_assert_eq!(beside.snapshot(), log.snapshot());
-                        let read = beside.entries(first..last + 1, u64::MAX).expect("whole");
-                        prop_assert_eq!(read, log.entries(first..last + 1, u64::MAX).expect("whole"));
+                        let read = beside.entries(begin..last + 1, u64::MAX).expect("whole");
+                        prop_assert_eq!(read, log.entries(begin..last + 1, u64::MAX).expect("whole"));
                     }
                     Op::Close { verify } => {
                         log.close().expect("closes");

@@ -38,7 +38,7 @@ fn enumerate(workload: &str) {
         workloads::ALL.iter().find(|(name, _)| *name == workload).expect("a workload");
     let share = number("OARLOCK_STATES", STATES).div_ceil(workloads::ALL.len() as u64);
     let play = |seed: u64| {
-        let mut player = Player::new(seed);
+        let mut player = Player::new(seed, workloads::first_segment(name));
         play(&mut player);
         player.story()
     };
@@ -93,6 +93,7 @@ macro_rules! workloads {
 workloads! {
     append_survives_every_crash: "append";
     batches_of_several_frames_survive_every_crash: "frames";
+    vectored_writes_survive_every_crash: "vectored";
     rolls_survive_every_crash: "roll";
     unprepared_rolls_survive_every_crash: "roll-unprepared";
     overwriting_survives_every_crash: "overwrite";

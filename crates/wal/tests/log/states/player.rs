@@ -82,10 +82,10 @@ pub(crate) fn check_snapshot(disk: &SimDisk, mark: Option<&SnapshotMark>) -> Res
 }
 
 impl Player {
-    /// A new log, and the recording begun.
-    pub(crate) fn new(seed: u64) -> Self {
+    /// A new log with a first segment of this size, and the recording begun.
+    pub(crate) fn new(seed: u64, size: u64) -> Self {
         let disk = SimDisk::new();
-        let log = options(&disk).create(DIR, b"me").expect("creates");
+        let log = options(&disk).segment_size(size).create(DIR, b"me").expect("creates");
         let history = vec![Model { metadata: "me".into(), ..Model::default() }];
         let rng = fastrand::Rng::with_seed(seed);
         let player = Self { disk, log: Some(log), store: None, history, term: 1, rng };

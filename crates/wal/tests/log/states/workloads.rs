@@ -1,13 +1,20 @@
 //! What is crashed: one thing that the log does in each, its sizes drawn from the seed.
 
 use super::player::Player;
+use crate::util::SMALL;
 
 /// A name, and the workload.
 pub(crate) type Workload = (&'static str, fn(&mut Player));
 
-pub(crate) const ALL: [Workload; 17] = [
+/// The size of a workload's first segment.
+pub(crate) fn first_segment(workload: &str) -> u64 {
+    if workload == "vectored" { 4 * SMALL } else { SMALL }
+}
+
+pub(crate) const ALL: [Workload; 18] = [
     ("append", append),
     ("frames", frames),
+    ("vectored", vectored),
     ("roll", roll),
     ("roll-unprepared", roll_unprepared),
     ("overwrite", overwrite),
@@ -58,6 +65,18 @@ fn frames(p: &mut Player) {
     p.install(3, 2, "conf");
     p.sync();
     p.everything(2, 100);
+}
+
+/// Batches so large that payloads are written from where they are.
+fn vectored(p: &mut Player) {
+    let odd = p.rng.usize(..900);
+    p.more(20, 3300 + odd);
+    if p.rng.bool() {
+        p.sync();
+    }
+    p.overwrite(2, 1);
+    p.sync();
+    p.more(1, 20);
 }
 
 fn roll(p: &mut Player) {
