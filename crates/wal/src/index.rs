@@ -67,10 +67,11 @@ impl Index {
     pub(crate) fn leave_segment(&mut self, end: u32, chain: u32) -> Option<Left> {
         let first = self.runs.back()?.held_from();
         let later = self.terms.iter().filter(|(index, _)| *index > first);
-        let terms: Vec<_> = match self.term(first).filter(|_| first <= self.last()) {
+        let mut terms: Vec<_> = match self.term(first).filter(|_| first <= self.last()) {
             Some(term) => std::iter::once((first, term)).chain(later.copied()).collect(),
             None => Vec::new(),
         };
+        terms.dedup_by_key(|(_, term)| *term); // the first may have become the base, and the next one begin the terms
         self.runs.back_mut()?.leave(end, chain, terms)
     }
 
