@@ -1,6 +1,10 @@
 //! What a node says of itself.
 
+use std::fmt;
+
 use serde::Serialize;
+
+use crate::hex::{self, Hex, HexList};
 
 /// What this node is in its current term.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -29,7 +33,7 @@ impl From<raft::StateRole> for Role {
 }
 
 /// The few numbers that are always at hand, without asking the node thread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Vitals {
     /// The current term.
@@ -37,6 +41,7 @@ pub struct Vitals {
     /// What this node is.
     pub role: Role,
     /// Whom it takes for the leader; 0 for nobody.
+    #[serde(serialize_with = "hex::one")]
     pub leader: u64,
     /// The highest index known to be committed.
     pub commit: u64,
@@ -45,10 +50,11 @@ pub struct Vitals {
 }
 
 /// What a leader knows of a member. Empty on others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PeerStatus {
     /// The member.
+    #[serde(serialize_with = "hex::one")]
     pub id: u64,
     /// The highest index known to be durable there.
     pub matched: u64,
@@ -90,22 +96,27 @@ pub struct Quarantine {
 }
 
 /// A snapshot of everything a node knows about itself, owned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The cluster.
+    #[serde(serialize_with = "hex::one")]
     pub cluster_id: u64,
     /// This member.
+    #[serde(serialize_with = "hex::one")]
     pub id: u64,
     /// The current term.
     pub term: u64,
     /// For whom it voted in this term; 0 for nobody.
+    #[serde(serialize_with = "hex::one")]
     pub vote: u64,
     /// What this node is.
     pub role: Role,
     /// Whom it takes for the leader; 0 for nobody.
+    #[serde(serialize_with = "hex::one")]
     pub leader: u64,
     /// To whom leadership is being handed over; 0 for nobody.
+    #[serde(serialize_with = "hex::one")]
     pub transferee: u64,
     /// The highest index known to be committed.
     pub commit: u64,
@@ -125,10 +136,13 @@ pub struct Status {
     /// [`Config::max_apply_backlog`](crate::Config::max_apply_backlog).
     pub apply_backlog: u64,
     /// Who votes, ascending.
+    #[serde(serialize_with = "hex::many")]
     pub voters: Vec<u64>,
     /// Who votes in the configuration that is being left, ascending; empty unless a joint change is under way.
+    #[serde(serialize_with = "hex::many")]
     pub voters_outgoing: Vec<u64>,
     /// Who learns, ascending.
+    #[serde(serialize_with = "hex::many")]
     pub learners: Vec<u64>,
     /// What a leader knows of each member, ascending by id.
     pub peers: Vec<PeerStatus>,
@@ -138,4 +152,67 @@ pub struct Status {
     pub disk_stalled: bool,
     /// What has been counted so far.
     pub stats: crate::Stats,
+}
+
+/// `Debug` with ids as everybody else writes them: in hexadecimal.
+macro_rules! debug {
+    ($type:ident { ids $($id:ident)*; lists $($list:ident)*; rest $($rest:ident)* }) => {
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut fields = f.debug_struct(stringify!($type));
+                $(fields.field(stringify!($id), &Hex(self.$id));)*
+                $(fields.field(stringify!($list), &HexList(&self.$list));)*
+                $(fields.field(stringify!($rest), &self.$rest);)*
+                fields.finish()
+            }
+        }
+    };
+}
+
+debug!(Vitals { ids leader; lists; rest term role commit applied });
+debug!(PeerStatus { ids id; lists; rest matched next state recently_active inflight snapshot });
+debug!(Status {
+    ids cluster_id id vote leader transferee;
+    lists voters voters_outgoing learners;
+    rest term role commit applied durable first_index last_index snapshot_index log_bytes apply_backlog peers quarantined
+        disk_stalled stats
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hexadecimal_for_people_and_for_programs() {
+        let peer = PeerStatus {
+            id: 0xab,
+            matched: 7,
+            next: 8,
+            state: PeerState::Replicate,
+            recently_active: true,
+            inflight: 1,
+            snapshot: 0,
+        };
+        let status = Status {
+            id: 0x8e9e_05c5_2164_694d,
+            leader: 0xab,
+            voters: vec![0xab, 0x8e9e_05c5_2164_694d],
+            peers: vec![peer],
+            ..Status::default()
+        };
+        let text = format!("{status:?}");
+        assert!(text.contains("id: 8e9e05c52164694d, vote: 0, leader: ab,"), "{text}");
+        assert!(text.contains("voters: [ab, 8e9e05c52164694d]"), "{text}");
+        let json = serde_json::to_value(&status).expect("plain data");
+        assert_eq!(json["id"], "8e9e05c52164694d");
+        assert_eq!(json["voters"][0], "ab");
+        let peer = &json["peers"][0];
+        let shown = (&peer["id"], &peer["matched"], &peer["next"], &peer["state"]);
+        assert_eq!(
+            format!("{shown:?}"),
+            r#"(String("ab"), Number(7), Number(8), String("replicate"))"#
+        );
+        assert_eq!(format!("{} {}", peer["recently_active"], peer["inflight"]), "true 1");
+        assert_eq!(json["stats"]["disk_stalls"], 0);
+    }
 }

@@ -500,6 +500,24 @@ fn a_removed_survivor_can_be_rescued_and_goes_on_alone() {
         cluster.crash(survivor);
         cluster.restart(survivor); // and its log goes on to boot
     }
+    // One that joins reads in the log that the survivor was removed, and only later that it is back.
+    let joiner = member(0x77);
+    cluster.leader();
+    let rescued = cluster.handle(survivor).cluster();
+    cluster.cluster = oarlock_raftnode::membership::Cluster::clone(&rescued);
+    cluster.crash(survivor);
+    cluster.restart(survivor); // under the new cluster's id
+    cluster.leader();
+    cluster
+        .handle(survivor)
+        .change_members(Change::AddVoter(joiner.clone()))
+        .wait()
+        .expect("added");
+    cluster.join(&joiner);
+    let lines = cluster.settle(3);
+    assert_eq!(lines, ["before", "after", "after"]);
+    cluster.handle(joiner.id).propose("joined").wait().expect("applied");
+    assert!(cluster.handle(survivor).end().is_none());
 }
 
 /// Nobody writes any more, so nothing but the follower's need makes for another try.
@@ -518,4 +536,28 @@ fn a_snapshot_that_could_not_be_written_is_tried_again_on_an_idle_cluster() {
     cluster.join(&joiner);
     cluster.settle(60);
     assert_eq!(cluster.handle(leader).stats().snapshots_failed, 1);
+}
+
+/// Of a removed member's proposals nothing needs to be told apart any more: snapshots carry no more than that it is closed.
+#[test]
+fn the_window_of_a_removed_member_is_closed() {
+    use oarlock_raftnode::membership::ProposalId;
+    use oarlock_raftnode::{SnapshotHead, SnapshotStore, Verdict};
+    let cluster = TestCluster::new(3, config().snapshot_count(5));
+    let (leader, removed) = (cluster.leader(), cluster.follower());
+    cluster.handle(removed).propose("its own").wait().expect("applied");
+    cluster.handle(leader).change_members(Change::Remove(removed)).wait().expect("removed");
+    for n in 0..20 {
+        cluster.handle(leader).propose(format!("{n}")).wait().expect("applied");
+    }
+    let change = cluster.handle(leader).vitals().applied - 20;
+    let head = wait_for("a snapshot after the change", || {
+        let id = cluster.nodes[&leader].snapshots.ids().pop().filter(|id| id.index > change)?;
+        let mut source = cluster.nodes[&leader].snapshots.open(id).ok()?;
+        SnapshotHead::read_from(&mut source.content).ok()
+    });
+    let late = |origin| ProposalId { origin, incarnation: 1, sequence: 5000 };
+    let mut window = head.window;
+    assert_eq!(window.accept(late(removed)), Verdict::Stale);
+    assert_eq!(window.accept(late(leader)), Verdict::First);
 }

@@ -135,13 +135,14 @@ impl Core {
 
     /// `order` is the rescue that ordered the change, if one did.
     fn members_changed(&mut self, index: u64, order: Option<u64>) {
-        self.gone = gone(&self.cluster, &self.configuration);
+        let id = self.raw.raft.id;
+        self.gone = gone(id, &self.cluster, &self.configuration);
         let record = self.configuration.to_conf_state();
         if let Err(disagreement) = self.cluster.agrees_with(&record) {
             self.disagree(index, &disagreement);
         }
         self.events.push_back(Event::MembersChanged);
-        let present = self.configuration.contains(self.raw.raft.id);
+        let present = self.configuration.contains(id);
         // A rescue brings a removed survivor back by orders that stand behind its removal in the log (etcd #13848), and
         // the first of them may be to leave a joint configuration of which it was the outgoing half.
         let rescued = self.cluster.epoch() < self.rescue_epoch || order == Some(self.rescue_epoch);
@@ -192,7 +193,13 @@ impl Core {
 }
 
 /// Who was removed and is not needed any more.
-pub(super) fn gone(cluster: &Cluster, configuration: &Configuration) -> BTreeSet<u64> {
+///
+/// Nobody, as long as this node does not find itself among the members: it lags behind its own addition, and a rescue may
+/// have brought back since whom the log says was removed. That one may well be the leader to catch up from.
+pub(super) fn gone(own: u64, cluster: &Cluster, configuration: &Configuration) -> BTreeSet<u64> {
+    if !configuration.contains(own) {
+        return BTreeSet::new();
+    }
     cluster.removed().iter().copied().filter(|id| !configuration.contains(*id)).collect()
 }
 
@@ -215,4 +222,29 @@ fn raft_change(change: &ChangeEntry) -> ConfChangeV2 {
         ConfChangeTransition::Explicit => RaftTransition::Explicit,
     });
     raft
+}
+
+#[cfg(test)]
+mod tests {
+    use oarlock_membership::{Change, Member};
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_gone_for_one_that_is_not_there_yet() {
+        let mut cluster = Cluster::new(1);
+        for id in 1..=3 {
+            let urls = vec![format!("http://m{id}:1")];
+            let member = Member { id, peer_urls: urls, ..Member::default() };
+            cluster.apply(&Change::AddVoter(member)).expect("new");
+        }
+        cluster.apply(&Change::Remove(3)).expect("a member");
+        let of = |voters: &[u64]| {
+            let record = convert::conf_state_to_record(&(voters.to_vec(), vec![]).into());
+            Configuration::from_conf_state(&record).expect("valid")
+        };
+        assert_eq!(gone(1, &cluster, &of(&[1, 2])), BTreeSet::from([3]));
+        assert!(gone(1, &cluster, &of(&[1, 2, 3])).is_empty(), "the configuration needs it still");
+        assert!(gone(9, &cluster, &of(&[1, 2])).is_empty(), "its own addition is still to come");
+    }
 }

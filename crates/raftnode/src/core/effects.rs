@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use oarlock_membership::{Cluster, ProposalId};
+use oarlock_membership::{Cluster, Configuration, ProposalId};
 use raft::eraftpb::{ConfState, Entry, HardState, Message};
 
 use crate::storage::SnapshotWish;
@@ -134,6 +134,15 @@ pub struct MembersApplied {
     pub births: BTreeMap<u64, u64>,
     /// Whether anything changed.
     pub changed: bool,
+}
+
+impl MembersApplied {
+    /// Who was removed, and is in no half of the configuration: on every member the same, at the same entry.
+    pub fn gone(&self) -> impl Iterator<Item = u64> {
+        let conf = crate::convert::conf_state_to_record(&self.conf_state);
+        let configuration = Configuration::from_conf_state(&conf).unwrap_or_default();
+        self.cluster.removed().iter().copied().filter(move |id| !configuration.contains(*id))
+    }
 }
 
 /// What happened that is no effect of a Ready.

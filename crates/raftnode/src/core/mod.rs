@@ -164,7 +164,7 @@ impl Core {
             max_apply_bytes: config.max_apply_bytes,
             cluster: Arc::new(recovered.cluster.clone()),
             present: configuration.contains(recovered.id),
-            gone: conf::gone(&recovered.cluster, &configuration),
+            gone: conf::gone(recovered.id, &recovered.cluster, &configuration),
             configuration,
             births: recovered.births.clone(),
             removed: false,

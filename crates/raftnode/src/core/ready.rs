@@ -1,4 +1,20 @@
 //! The ready loop: raft's duties, in order, on one screen.
+//!
+//! # What may be under way at once
+//!
+//! | while persist stages are under way | |
+//! |---|---|
+//! | further Readies, any number | may: stages are written and reported in order, several with one sync |
+//! | ticks, messages, proposals, reads | may |
+//! | applying what is durable | may, and lag as far as it likes (O3) |
+//! | a leader's messages | may leave, unless its own term is among what is under way (O4, O15): asserted |
+//! | a follower's or candidate's messages | wait for their stage, and for raft-rs to know of it (O7, O16): [`Held`](super::Held) |
+//! | overwriting entries that are under way | may: the stage overwritten counts only with the one that overwrites it |
+//! | a new term | may: votes and entries of the new term wait for its stage like any other |
+//! | becoming leader with entries under way | must not: raft-rs asserts it. Votes come only after the log was durable (O7), and the only voter waits (`would_win_too_early`) |
+//! | installing a snapshot | must not: it waits until every stage has landed and everything handed over is applied (O17): asserted |
+//! | anything else while one is installed | ticks wait (O17); a second snapshot is left to be sent again; further stages may |
+//! | a conf change that is committed and not applied | a follower's messages wait for it (O7); the next change is not appended (O8); no campaign (raft-rs) |
 
 use std::collections::VecDeque;
 
@@ -39,6 +55,7 @@ impl Core {
         assert!(!should_wait_wal_sync(ready.entries(), &committed), "raft 0.7 never asks for this");
 
         let snapshot = ready.snapshot();
+        assert!(snapshot.is_empty() || self.may_install(), "installed amidst other work (O17)");
         let install = (!snapshot.is_empty()).then(|| mark_of(snapshot));
         let restore =
             install.clone().map(|mark| Restore { mark, head: shared(snapshot.data.clone()) });
@@ -54,6 +71,10 @@ impl Core {
             persisted_messages.append(&mut ready.take_messages()); // O15
         }
         let leads = self.raw.raft.state == StateRole::Leader;
+        assert!(
+            leads || now.messages.is_empty(),
+            "only a leader speaks before it has written (O4)"
+        );
         let await_change = if leads { None } else { last_change(&committed) };
 
         // What is to be written is readable through `Storage` before raft-rs forgets it: snapshot, entries, hard state.
@@ -109,9 +130,12 @@ impl Core {
 
     /// A snapshot is installed only when no write and no apply is under way (O17).
     fn must_drain_first(&self) -> bool {
-        let snapshot = self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty());
+        self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty()) && !self.may_install()
+    }
+
+    fn may_install(&self) -> bool {
         let drained = self.flight.is_landed() && self.applied >= self.flight.committed;
-        snapshot && !drained && !planted("install-without-draining")
+        drained || planted("install-without-draining")
     }
 
     /// Whether a snapshot waits to be installed or is being installed.

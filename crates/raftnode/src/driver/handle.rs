@@ -41,7 +41,7 @@ impl<R> Clone for NodeHandle<R> {
 
 impl<R> fmt::Debug for NodeHandle<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeHandle").field("id", &self.node.shared.id).finish_non_exhaustive()
+        f.debug_struct("NodeHandle").field("id", &Hex(self.node.shared.id)).finish_non_exhaustive()
     }
 }
 

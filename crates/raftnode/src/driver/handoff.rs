@@ -420,6 +420,10 @@ impl<R: Send + 'static> ApplyQueue<R> {
             }
         };
         fail_point!("afterApplyOneConfChange", self.shared.id);
+        // What a removed member had under way takes no effect any more, and need not be told apart (O22).
+        for origin in self.members.gone() {
+            self.window.close(origin);
+        }
         let changed = self.members.changed;
         Ok(changed.then(|| Step::Members(Arc::clone(&self.members.cluster))))
     }

@@ -24,7 +24,9 @@ use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
 use crate::planted::planted;
-use crate::{Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, SnapshotMark, Vitals};
+use crate::{
+    Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, Vitals,
+};
 
 /// The other threads, as the node thread sees them.
 pub(super) struct Threads {
@@ -457,9 +459,11 @@ impl Node {
         }
     }
 
-    /// Only a current member of our own cluster can tell us that we were removed (O19).
+    /// Only a current member of our own cluster can tell us that we were removed (O19). Nobody can tell a leader: it
+    /// would have removed itself, or does not lead for much longer.
     fn on_refusal(&mut self, peer: u64, refusal: &Refusal) {
         if matches!(refusal, Refusal::Removed)
+            && self.core.vitals().role != Role::Leader
             && self.core.cluster().member(peer).is_some()
             && self.removed_until.is_none()
         {
@@ -526,12 +530,10 @@ impl Node {
 
     fn follow_members(&mut self) {
         let cluster = Arc::clone(self.core.cluster());
-        let configuration = self.core.configuration();
         let transport = Arc::clone(self.out.transport());
-        let needed = |id| configuration.contains(id);
-        self.out.known.follow(self.shared.id, &*transport, &cluster, &needed);
         let births = self.core.births().clone();
         let gone = self.core.gone().clone();
+        self.out.known.follow(self.shared.id, &*transport, &cluster, &gone);
         self.shared.publish(|published| {
             published.gone = gone;
             published.cluster = cluster;

@@ -1,6 +1,6 @@
 //! The transport's callbacks, and the transport's view of the members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -207,18 +207,17 @@ impl Known {
         }
     }
 
-    /// Lets the transport follow the members. One that was removed stays while raft's configuration still needs it,
-    /// which a joint one does until it is left.
+    /// Lets the transport follow the members, and forget those who are gone.
     pub(super) fn follow(
         &mut self,
         own: u64,
         transport: &dyn Transport,
         cluster: &Cluster,
-        in_configuration: &dyn Fn(u64) -> bool,
+        gone: &BTreeSet<u64>,
     ) {
         self.add(own, transport, cluster.members().cloned());
         self.peers.retain(|id, _| {
-            let keep = !cluster.is_removed(*id) || in_configuration(*id);
+            let keep = !gone.contains(id);
             if !keep {
                 transport.remove_peer(*id);
             }

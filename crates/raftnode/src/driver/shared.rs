@@ -86,7 +86,7 @@ impl Shared {
                 matched: BTreeMap::new(),
                 births: recovered.births.clone(),
                 cluster: Arc::new(recovered.cluster.clone()),
-                gone: recovered.cluster.removed().clone(),
+                gone: BTreeSet::new(), // the node thread knows
                 status: Status::default(),
                 end: None,
             }),

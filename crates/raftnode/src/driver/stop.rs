@@ -10,7 +10,7 @@ use crate::core::Event;
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
 use crate::planted::planted;
-use crate::{NodeEnd, ProposeError, ReadError, TransferError};
+use crate::{NodeEnd, ProposeError, ReadError, Role, TransferError};
 
 impl Node {
     pub(super) fn on_stop(&mut self, transfer_until: Option<Instant>) {
@@ -69,6 +69,9 @@ impl Node {
             }
         }
         self.shared.observer.ended(&end);
-        self.shared.publish(|published| published.end = Some(end));
+        self.shared.publish(|published| {
+            (published.vitals.role, published.vitals.leader) = (Role::Follower, 0); // it leads nobody, and follows nobody
+            published.end = Some(end);
+        });
     }
 }

@@ -256,12 +256,13 @@ impl Seat {
 
     /// Closes the log; whether that was done in time.
     pub(super) fn close(&mut self, timeout: Duration) -> bool {
+        // A disk that hangs now must not hang whoever stops the node (O14).
+        let moved = self.move_to_thread();
+        if let Err(error) = moved {
+            log::warn!(error:%; "no thread to close the log on; the next start recovers it");
+        }
         match std::mem::replace(self, Self::Gone) {
-            Self::Gone => true,
-            Self::Inline(writer) => {
-                close(*writer);
-                true
-            }
+            Self::Gone | Self::Inline(_) => true,
             Self::Thread { jobs, done } => {
                 drop(jobs);
                 done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)

@@ -1,0 +1,295 @@
+//! Who stands still is reported, and costs no more than it must (O12); what panics ends the node and nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oarlock_raftnode::bootstrap::{Boot, boot};
+use oarlock_raftnode::raft::eraftpb::Entry;
+use oarlock_raftnode::transport::Identity;
+use oarlock_raftnode::{
+    Busy, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots, MemStore, NodeBuilder,
+    NodeEnd, NodeError, NodeHandle, Observer, ProposeError, Role, Stalled, Vitals, WriteMode,
+};
+use parking_lot::{Condvar, Mutex};
+
+mod support;
+use support::{Journal, TestCluster, config, wait_for};
+
+/// A disk whose syncs, or reads, can be held up or made to fail.
+#[derive(Clone, Default)]
+struct Disk {
+    gate: Arc<(Mutex<bool>, Condvar)>,
+    unreadable: Arc<Mutex<bool>>,
+}
+
+impl Disk {
+    fn hang(&self, hang: bool) {
+        *self.gate.0.lock() = hang;
+        self.gate.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut hangs = self.gate.0.lock();
+        while *hangs {
+            self.gate.1.wait(&mut hangs);
+        }
+    }
+}
+
+struct OnDisk(MemStore, Disk);
+
+impl LogStore for OnDisk {
+    fn state(&self) -> Result<LogState, LogError> {
+        self.0.state()
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(Reader(self.0.reader(), self.1.clone()))
+    }
+
+    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
+        self.0.append(batch)
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.1.pass();
+        self.0.sync()
+    }
+
+    fn release(&mut self, before: u64) -> Result<(), LogError> {
+        self.0.release(before)
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), LogError> {
+        self.1.pass();
+        Box::new(self.0).close()
+    }
+}
+
+struct Reader(Arc<dyn LogReader>, Disk);
+
+impl LogReader for Reader {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
+        if *self.1.unreadable.lock() {
+            return Err(LogError::Corrupt { detail: "a flipped bit".into() });
+        }
+        self.0.entries(low, high, max_bytes)
+    }
+
+    fn term(&self, index: u64) -> Result<u64, LogError> {
+        self.0.term(index)
+    }
+
+    fn first_index(&self) -> u64 {
+        self.0.first_index()
+    }
+
+    fn last_index(&self) -> u64 {
+        self.0.last_index()
+    }
+}
+
+/// Who was told to stand still, and when; late heartbeats; and a trap for the next change of role.
+#[derive(Default)]
+struct Watcher {
+    stalls: Mutex<Vec<(Stalled, Instant)>>,
+    late: Mutex<u32>,
+    panics: Mutex<bool>,
+}
+
+impl Observer for Watcher {
+    fn stalled(&self, what: Stalled) {
+        self.stalls.lock().push((what, Instant::now()));
+    }
+
+    fn heartbeat_late(&self, _: u64, _: Duration) {
+        *self.late.lock() += 1;
+    }
+
+    fn role_changed(&self, _: &Vitals) {
+        assert!(!*self.panics.lock(), "a bug of the observer");
+    }
+}
+
+/// Replaces a member's node by one on a disk that can hang, with somebody who watches.
+fn watch(cluster: &mut TestCluster, id: u64) -> (Disk, Arc<Watcher>) {
+    cluster.stop(id);
+    let (disk, watcher) = (Disk::default(), Arc::new(Watcher::default()));
+    let (store, snapshots) = {
+        let node = &cluster.nodes[&id];
+        (node.store.clone(), node.snapshots.clone())
+    };
+    let handle = start(cluster, id, store, &snapshots, &disk, &watcher);
+    cluster.nodes.get_mut(&id).expect("a member").handle = Some(handle);
+    (disk, watcher)
+}
+
+fn start(
+    cluster: &TestCluster,
+    id: u64,
+    store: MemStore,
+    snapshots: &MemSnapshots,
+    disk: &Disk,
+    watcher: &Arc<Watcher>,
+) -> NodeHandle<usize> {
+    let mut log = Box::new(OnDisk(store, disk.clone()));
+    let recovered = boot(&mut *log, snapshots, &Boot::Restart).expect("it boots");
+    let identity = Identity::new(id, cluster.cluster.id())
+        .incarnation(recovered.incarnation)
+        .urls([format!("http://m{id}")]);
+    let transport = Arc::new(cluster.network.endpoint(identity));
+    let journal = Journal { lines: Arc::clone(&cluster.nodes[&id].journal.lines) };
+    journal.lines.lock().clear();
+    let observer: Arc<dyn Observer> = Arc::<Watcher>::clone(watcher);
+    NodeBuilder::new(cluster.config.clone(), recovered, log, Arc::new(snapshots.clone()))
+        .observer(observer)
+        .start(journal, |handler| {
+            transport.start(handler);
+            Ok(transport)
+        })
+        .expect("it starts")
+}
+
+/// A leader with a disk that stalls: heartbeats on time, leadership handed over and the stall reported within two election
+/// timeouts, writes go on elsewhere.
+#[test]
+fn a_leader_whose_disk_hangs_hands_over_within_two_election_timeouts() {
+    let mut cluster = TestCluster::new(3, config());
+    let first = cluster.leader();
+    let (disk, watcher) = watch(&mut cluster, first);
+    wait_for("it to lead again", || {
+        let leader = cluster.leader();
+        (leader == first).then_some(()).or_else(|| {
+            let _ = cluster.handle(leader).transfer_leader(first).wait();
+            None
+        })
+    });
+    cluster.handle(first).propose("before").wait().expect("applied");
+    *watcher.late.lock() = 0;
+    disk.hang(true);
+    let began = Instant::now();
+    let stuck = cluster.handle(first).propose("committed by the others");
+    let second = wait_for("another leader", || {
+        let leads = |id: &u64| cluster.handle(*id).vitals().role == Role::Leader;
+        cluster.ids().into_iter().filter(|id| *id != first).find(leads)
+    });
+    let took = began.elapsed();
+    let timeout = cluster.config.election_timeout();
+    assert!(took < 2 * timeout, "it took {took:?}, two election timeouts are {:?}", 2 * timeout);
+    let (what, when) = watcher.stalls.lock()[0];
+    assert_eq!(what, Stalled::Disk);
+    assert!(when - began < 2 * timeout, "reported after {:?}", when - began);
+    assert_eq!(*watcher.late.lock(), 0, "its heartbeats left on time until then");
+    cluster.handle(second).propose("goes on").wait().expect("two of three");
+    assert!(cluster.handle(first).status().disk_stalled);
+    disk.hang(false);
+    drop(stuck);
+    cluster.settle(3);
+    wait_for("it to be well again", || {
+        (!cluster.handle(first).status().disk_stalled).then_some(())
+    });
+}
+
+/// Nobody can take over from a lone member. Inline the node thread itself hangs; somebody else notices, and says so.
+#[test]
+fn a_lone_member_whose_disk_hangs_says_so_and_refuses() {
+    for mode in [WriteMode::Inline, WriteMode::Pipelined] {
+        let config = config().election_ticks(10).write_mode(mode);
+        let mut cluster = TestCluster::new(1, config.stop_timeout(Duration::from_secs(2)));
+        let id = cluster.leader();
+        let (disk, watcher) = watch(&mut cluster, id);
+        cluster.leader();
+        disk.hang(true);
+        let stuck = cluster.handle(id).propose("stuck");
+        wait_for("the stall to be told", || {
+            watcher.stalls.lock().iter().any(|(what, _)| *what == Stalled::Disk).then_some(())
+        });
+        let began = Instant::now();
+        let refused = cluster.handle(id).propose("refused").wait();
+        assert_eq!(
+            refused.expect_err("the disk hangs"),
+            ProposeError::Busy(Busy::DiskStalled),
+            "{mode:?}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(1), "{mode:?}: at once");
+        assert!(cluster.handle(id).status().disk_stalled, "{mode:?}");
+        disk.hang(false);
+        stuck.wait().expect("the disk has answered");
+        cluster.handle(id).propose("after").wait().expect("and goes on");
+        assert_eq!(cluster.settle(2), ["stuck", "after"], "{mode:?}");
+    }
+}
+
+/// O14: a log that does not close holds up nobody who stops the node, whoever writes it.
+#[test]
+fn a_log_that_does_not_close_keeps_nobody_waiting() {
+    for mode in [WriteMode::Inline, WriteMode::Pipelined] {
+        let config = config().write_mode(mode).stop_timeout(Duration::from_millis(200));
+        let mut cluster = TestCluster::new(1, config);
+        let id = cluster.leader();
+        let (disk, _) = watch(&mut cluster, id);
+        cluster.leader();
+        wait_for("calm", || (cluster.handle(id).status().durable >= 3).then_some(()));
+        disk.hang(true);
+        let began = Instant::now();
+        assert!(matches!(cluster.stop(id), NodeEnd::Stopped));
+        assert!(began.elapsed() < Duration::from_secs(3), "{mode:?}: {:?}", began.elapsed());
+        disk.hang(false);
+    }
+}
+
+#[test]
+fn an_apply_loop_that_stands_still_is_reported() {
+    let mut cluster = TestCluster::new(1, config().election_ticks(10));
+    let id = cluster.leader();
+    let (_, watcher) = watch(&mut cluster, id);
+    cluster.leader();
+    let slow = cluster.handle(id).propose("hang"); // for three seconds
+    wait_for("the stall to be told", || {
+        watcher.stalls.lock().iter().any(|(what, _)| *what == Stalled::Apply).then_some(())
+    });
+    assert_eq!(cluster.handle(id).vitals().role, Role::Leader, "it keeps its role");
+    slow.wait().expect("applied in the end");
+    assert_eq!(cluster.handle(id).stats().apply_stalls, 1);
+}
+
+/// raft-rs panics when its storage fails. The node ends with the reason; the process, and this test, go on.
+#[test]
+fn a_panic_of_raft_ends_the_node_with_the_reason() {
+    let mut cluster = TestCluster::new(3, config().tail_cache_bytes(1).max_apply_bytes(1 << 10));
+    let leader = cluster.leader();
+    let away = cluster.ids().into_iter().find(|id| *id != leader).expect("one");
+    let (disk, _) = watch(&mut cluster, leader);
+    cluster.elect(leader);
+    cluster.stop(away);
+    for n in 0..20 {
+        cluster.handle(leader).propose(format!("{n}")).wait().expect("two of three");
+    }
+    *disk.unreadable.lock() = true;
+    cluster.restart(away); // and asks for what is only in the log
+    let end = cluster.handle(leader).wait_end();
+    let log = matches!(end.error(), Some(NodeError::Log(LogError::Corrupt { .. })));
+    assert!(log, "{end:?}");
+    let stopped = cluster.handle(leader).propose("too late").wait().expect_err("it has ended");
+    assert_eq!(stopped, ProposeError::Stopped);
+    assert!(cluster.leader() != leader, "the others go on");
+}
+
+#[test]
+fn a_panic_on_the_node_thread_ends_the_node_with_its_message() {
+    let mut cluster = TestCluster::new(1, config());
+    let id = cluster.leader();
+    let (_, watcher) = watch(&mut cluster, id);
+    *watcher.panics.lock() = true;
+    let end = cluster.handle(id).wait_end();
+    match end.error() {
+        Some(NodeError::Panicked { thread, message }) => {
+            assert_eq!((*thread, message.as_str()), ("oarlock-node", "a bug of the observer"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
