@@ -394,6 +394,9 @@ impl Flight {
             if let Some(term) = first.hard_state_term {
                 self.durable_term = term;
             }
+            if planted("one-report-counts-for-one-write") {
+                break;
+            }
         }
         if landed.number != 0 {
             self.acknowledged = landed.number;

@@ -51,8 +51,17 @@ pub(crate) struct SimNode {
     pub(crate) roles: Vec<(u64, Role)>,
     pub(crate) quarantined: bool,
     pub(crate) removed: bool,
+    /// Every entry that was handed over to be written, in order.
+    pub(crate) appended: Vec<Entry>,
     /// Messages that left before the write of their own Ready was durable.
     pub(crate) early: Vec<Message>,
+}
+
+impl SimNode {
+    /// Whether everything is written, synced and reported.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.writes.is_empty()
+    }
 }
 
 /// Cores, disks, and a network that delivers nothing by itself.
@@ -139,6 +148,7 @@ impl Sim {
             roles: Vec::new(),
             quarantined: false,
             removed: false,
+            appended: Vec::new(),
             early: Vec::new(),
             core,
             store,
@@ -181,6 +191,7 @@ impl Sim {
             node.reads.extend(reads.tokens.iter().map(|token| (*token, reads.index)));
         }
         node.early.extend(now.messages.iter().cloned());
+        node.appended.extend(persist.entries.iter().cloned());
         node.held.hold(after_persist);
         if !apply.entries.is_empty() {
             node.jobs.push_back(Job::Entries(apply.entries));
