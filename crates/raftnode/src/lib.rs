@@ -67,7 +67,7 @@ pub use storage::{
 #[cfg(any(test, feature = "testing"))]
 pub use storage::{MemSnapshots, MemStore};
 #[cfg(feature = "wal")]
-pub use storage::{WalOptions, WalStore, WalStoreError};
+pub use storage::{WalOptions, WalStore, WalStoreError, WalView};
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

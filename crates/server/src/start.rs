@@ -10,7 +10,7 @@ use std::{
 
 use oarlock_membership::{Cluster, UncommittedTail};
 use oarlock_raftnode::{
-    NodeBuilder, NodeHandle, WalOptions, WalStore,
+    NodeBuilder, NodeHandle, WalOptions, WalStore, WalView,
     bootstrap::{Boot, Recovered, Standalone, boot, is_initialised},
 };
 use oarlock_transport::{Identity, TcpOptions, TcpTransport};
@@ -50,16 +50,21 @@ pub(crate) fn start(
     }
     let opened = |result: Result<WalStore, _>| result.map_err(|error| fault::store(&error, &dir));
     let exists = options().exists().map_err(|error| fault::store(&error, &dir))?;
+    if let Some(force) = config.force_new.filter(|force| force.dry_run) {
+        let view = || WalView::open(&dir).map_err(|error| fault::store(&error, &dir));
+        let view = if exists { Some(view()?) } else { None };
+        let initialised = view.as_ref().map_or(Ok(false), |view| is_initialised(view));
+        return match view {
+            Some(view) if initialised.map_err(|error| fault::boot(&error.into()))? => {
+                tools::show_plan(&view, standalone(force)).map(|()| None)
+            }
+            _ => boot_first(config).map(|_| None), // says that there is nothing to rescue
+        };
+    }
     let found = exists.then(|| opened(options().open())).transpose()?;
     // A log without an owner is what a crash leaves between the first file and the first record.
     let initialised = found.as_ref().map_or(Ok(false), |store| is_initialised(store));
     let initialised = initialised.map_err(|error| fault::boot(&error.into()))?;
-    if let (Some(force), true, Some(store)) =
-        (config.force_new.filter(|force| force.dry_run), initialised, &found)
-    {
-        tools::show_plan(store, standalone(force))?;
-        return Ok(None);
-    }
     let boot_as = if initialised { boot_again(config) } else { boot_first(config)? };
     let mut store = match found {
         Some(store) => store,

@@ -1,8 +1,14 @@
 //! One survivor of three goes on alone, once; what returns from the old cluster is refused.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use oarlock_tests::{Cluster, Flags, Member, Outcome, Scratch, eventually, scenario};
+use oarlock_wal::{RealVfs, Vfs};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_oarlock");
 const BOUND: Duration = Duration::from_secs(20);
@@ -66,6 +72,20 @@ fn survivor_goes_on_alone_with_every_acknowledged_write() {
     });
 }
 
+/// Every file of log and snapshots, but for the lock, which has its holder's id.
+fn contents(member: &Path) -> Outcome<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for dir in ["wal", "snap"] {
+        for file in std::fs::read_dir(member.join(dir))? {
+            let path = file?.path();
+            if !path.ends_with("LOCK") {
+                files.insert(path.clone(), std::fs::read(path)?);
+            }
+        }
+    }
+    Ok(files)
+}
+
 #[test]
 fn plan_is_shown_without_being_carried_out() {
     scenario("dry run", |scratch| {
@@ -74,6 +94,12 @@ fn plan_is_shown_without_being_carried_out() {
         let mut rescue = Command::new(BINARY);
         rescue.args(["rescue", "--dry-run", "--data-dir"]).arg(&survivor.flags.data_dir);
         survivor.flags.extra = vec!["--force-new-cluster".into(), "--dry-run".into()];
+        // What an opening for writing would clean up, and what it would be kept out by.
+        let member = survivor.flags.data_dir.join("member");
+        std::fs::write(member.join("wal/000000ff.tmp"), "being prepared")?;
+        std::fs::write(member.join(format!("snap/{:016x}-{:016x}.snap.tmp", 1, 1)), "unfinished")?;
+        let before = contents(&member)?;
+        let lock = RealVfs.lock(&member.join("wal/LOCK"))?;
         for command in [&mut rescue, &mut survivor.flags.command(Path::new(BINARY))] {
             let shown = stdout(command)?;
             let json: serde_json::Value =
@@ -81,6 +107,8 @@ fn plan_is_shown_without_being_carried_out() {
             assert_eq!(json["epoch"], 1, "{shown}");
             assert_eq!(json["removed"].as_array().map(Vec::len), Some(2), "{shown}");
         }
+        drop(lock);
+        assert!(contents(&member)? == before, "looking has changed something");
         survivor.flags.extra.clear();
         cluster.start_all()?;
         assert_eq!(cluster.client(0)?.members()?.len(), 3, "nothing was changed");

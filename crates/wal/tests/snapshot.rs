@@ -241,6 +241,27 @@ fn the_newest_vouched_and_intact_one_is_used_and_damaged_ones_are_set_aside() {
     assert_eq!(here.store.newest(|_, _| false).expect("reads"), None);
 }
 
+/// For tools, beside a running node.
+#[test]
+fn a_read_only_store_changes_nothing() {
+    let here = place();
+    put(&here.store, 10, 1, &content(300));
+    put(&here.store, 20, 1, &content(300));
+    let rot = here.dir.join("0000000000000014-0000000000000001.snap");
+    let mut bytes = fs::read(&rot).expect("reads");
+    bytes[100] ^= 1;
+    fs::write(&rot, bytes).expect("writes");
+    let unfinished = here.dir.join("000000000000001e-0000000000000001.snap.tmp");
+    fs::write(&unfinished, "").expect("writes");
+    let store = Options::new().read_only(true).open(&here.dir).expect("opens");
+    assert_eq!(store.newest(|_, _| true).expect("reads"), Some(SnapshotId { index: 10, term: 1 }));
+    assert!(store.create(30, 1).is_err() && store.purge(u64::MAX).is_err());
+    assert!(rot.exists() && unfinished.exists());
+    let nowhere = here.dir.join("nowhere");
+    let store = Options::new().read_only(true).open(&nowhere).expect("opens");
+    assert!(store.list().is_empty() && !nowhere.exists());
+}
+
 #[test]
 fn purge_removes_what_is_old_but_not_what_is_read_nor_the_newest() {
     let here = place();

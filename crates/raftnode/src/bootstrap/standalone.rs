@@ -152,6 +152,7 @@ fn self_among(recovered: &Recovered) -> Member {
     known.cloned().unwrap_or_else(|| Member { id: recovered.id, ..Member::default() })
 }
 
+/// Everything of the entries that a plan looks at: not what they tell the state machine, which may be long.
 fn read_all(store: &dyn LogStore, first: u64, last: u64) -> Result<Vec<Entry>, BootError> {
     let reader = store.reader();
     let mut entries: Vec<Entry> = Vec::new();
@@ -161,7 +162,15 @@ fn read_all(store: &dyn LogStore, first: u64, last: u64) -> Result<Vec<Entry>, B
         if chunk.is_empty() {
             return Err(BootError::NotContiguous { found: 0, expected });
         }
-        entries.extend(chunk);
+        entries.extend(chunk.into_iter().map(|mut entry| {
+            let normal = entry.get_entry_type() == EntryType::EntryNormal;
+            if normal
+                && !matches!(Payload::decode_slice(&entry.data), Ok(Payload::Attributes { .. }))
+            {
+                entry.data = convert::to_raft(Payload::Empty.encode());
+            }
+            entry
+        }));
     }
     Ok(entries)
 }

@@ -27,6 +27,10 @@ pub use mem_store::{MemSnapshots, MemStore};
 mod wal_store;
 #[cfg(feature = "wal")]
 pub use wal_store::{WalOptions, WalStore, WalStoreError};
+#[cfg(feature = "wal")]
+mod wal_view;
+#[cfg(feature = "wal")]
+pub use wal_view::WalView;
 
 /// Which snapshot: the last log entry that it covers.
 #[derive(

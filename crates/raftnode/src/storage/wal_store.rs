@@ -178,14 +178,9 @@ impl WalStore {
 
 impl LogStore for WalStore {
     fn state(&self) -> Result<LogState, LogError> {
-        let oarlock_wal::HardState { term, vote, commit } = self.wal.hard_state();
-        Ok(LogState {
-            metadata: self.wal.metadata(),
-            hard_state: HardState { term, vote, commit, ..HardState::default() },
-            snapshot: self.wal.snapshot().map(mark_from_wal).transpose()?,
-            first_index: self.wal.first_index(),
-            last_index: self.wal.last_index(),
-        })
+        let wal = &self.wal;
+        let (first, last) = (wal.first_index(), wal.last_index());
+        state(wal.metadata(), wal.hard_state(), wal.snapshot(), first, last)
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -249,6 +244,20 @@ impl LogStore for WalStore {
     }
 }
 
+/// What a log says, in the words of this crate.
+pub(super) fn state(
+    metadata: Bytes,
+    hard_state: oarlock_wal::HardState,
+    snapshot: Option<oarlock_wal::SnapshotMark>,
+    first_index: u64,
+    last_index: u64,
+) -> Result<LogState, LogError> {
+    let oarlock_wal::HardState { term, vote, commit } = hard_state;
+    let hard_state = HardState { term, vote, commit, ..HardState::default() };
+    let snapshot = snapshot.map(mark_from_wal).transpose()?;
+    Ok(LogState { metadata, hard_state, snapshot, first_index, last_index })
+}
+
 struct WalReader(Wal);
 
 impl LogReader for WalReader {
@@ -272,7 +281,7 @@ impl LogReader for WalReader {
     }
 }
 
-fn from_wal(entry: oarlock_wal::Entry) -> Result<Entry, LogError> {
+pub(super) fn from_wal(entry: oarlock_wal::Entry) -> Result<Entry, LogError> {
     let oarlock_wal::Entry { index, term, kind, data } = entry;
     let kind = convert::entry_kind_from_number(kind).ok_or_else(|| LogError::Corrupt {
         detail: format!("entry {index} is of the unknown kind {kind}"),
@@ -293,7 +302,7 @@ fn mark_from_wal(mark: oarlock_wal::SnapshotMark) -> Result<SnapshotMark, LogErr
     Ok(SnapshotMark { index: mark.index, term: mark.term, conf_state })
 }
 
-fn log_error(error: oarlock_wal::Error) -> LogError {
+pub(super) fn log_error(error: oarlock_wal::Error) -> LogError {
     use oarlock_wal::Error;
     match error {
         Error::OutOfRange { index, first, .. } if index < first => {
@@ -320,7 +329,7 @@ fn log_error(error: oarlock_wal::Error) -> LogError {
 }
 
 #[derive(Clone, Debug)]
-struct WalSnapshots(snapshot::SnapshotStore);
+pub(super) struct WalSnapshots(pub(super) snapshot::SnapshotStore);
 
 impl SnapshotStore for WalSnapshots {
     fn create(&self, id: SnapshotId) -> Result<Box<dyn SnapshotSink>, SnapshotError> {

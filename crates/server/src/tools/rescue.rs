@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use oarlock_membership::StandalonePlan;
 use oarlock_raftnode::{
-    LogStore, WalOptions, WalStore,
+    LogStore, WalOptions, WalStoreError, WalView,
     bootstrap::{Boot, Standalone, boot, plan_standalone},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 /// There is no data, it is damaged or in use, or the plan cannot be made.
 pub(crate) fn rescue(flags: &RescueFlags) -> Result<(), Failure> {
     let dir = member_dir(&flags.data_dir);
-    let mut store = WalOptions::new(&dir).open().map_err(|error| fault::store(&error, &dir))?;
+    let failed = |error: WalStoreError| fault::store(&error, &dir);
     let force = ForceNew {
         tail: flags.plan.uncommitted_tail.unwrap_or(TailChoice::Keep),
         keep_cluster_id: flags.plan.keep_cluster_id,
@@ -30,8 +30,9 @@ pub(crate) fn rescue(flags: &RescueFlags) -> Result<(), Failure> {
     };
     let order = Standalone { again: true, ..standalone(force) };
     if force.dry_run {
-        return show_plan(&store, order);
+        return show_plan(&WalView::open(&dir).map_err(failed)?, order);
     }
+    let mut store = WalOptions::new(&dir).open().map_err(failed)?;
     let snapshots = store.snapshots();
     let recovered = boot(&mut store, &*snapshots, &Boot::Standalone(order))
         .map_err(|error| fault::boot(&error))?;
@@ -40,11 +41,11 @@ pub(crate) fn rescue(flags: &RescueFlags) -> Result<(), Failure> {
     print(recovered.rescued.as_ref())
 }
 
-/// Shows what a rescue of the member would do, in words and as JSON.
+/// Shows what a rescue of the member would do, in words and as JSON. Neither locks nor writes.
 ///
 /// # Errors
 /// The plan cannot be made, or nobody reads it.
-pub(crate) fn show_plan(store: &WalStore, order: Standalone) -> Result<(), Failure> {
+pub(crate) fn show_plan(store: &WalView, order: Standalone) -> Result<(), Failure> {
     let plan =
         plan_standalone(store, &*store.snapshots(), order).map_err(|error| fault::boot(&error))?;
     print(plan.as_ref())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,11 +17,12 @@ use crate::vfs::{RealVfs, Vfs};
 pub struct Options {
     vfs: Arc<dyn Vfs>,
     sync: bool,
+    read_only: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { vfs: Arc::new(RealVfs), sync: true }
+        Self { vfs: Arc::new(RealVfs), sync: true, read_only: false }
     }
 }
 
@@ -46,24 +48,39 @@ impl Options {
         self
     }
 
+    /// Changes nothing on the disk, for tools, beside a running node too: no directory is made, no file removed or set
+    /// aside; writing and purging fail with [`Error::Io`]. Defaults to false.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
     /// Opens the store in `dir`, which is created if missing. Temporary files that an earlier run left are removed;
     /// names that no store gives are left alone, logged, and listed by [`SnapshotStore::unknown`].
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn open(self, dir: impl Into<PathBuf>) -> Result<SnapshotStore, Error> {
-        let (Self { vfs, sync }, dir) = (self, dir.into());
-        if !sync {
+        let (Self { vfs, sync, read_only }, dir) = (self, dir.into());
+        if !sync && !read_only {
             log::warn!(dir:?; "snapshots are written without fsync: a power cut can lose them");
         }
-        vfs.create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        if !read_only {
+            vfs.create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        }
         let mut state = State::default();
         let mut unknown = Vec::new();
-        for file in vfs.list(&dir).map_err(Error::io("list", &dir))? {
+        let names = match vfs.list(&dir) {
+            Err(error) if read_only && error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed.map_err(Error::io("list", &dir))?,
+        };
+        for file in names {
             match name::parse(&file) {
                 Some((id, Kind::Whole)) => {
                     state.files.insert(id);
                 }
+                Some((_, Kind::Temporary)) if read_only => {}
                 Some((_, Kind::Temporary)) => {
                     let path = dir.join(&file);
                     vfs.remove(&path).map_err(Error::io("remove", &path))?;
@@ -76,9 +93,11 @@ impl Options {
                 }
             }
         }
-        let shared = Shared { vfs, sync, dir, unknown, state: Mutex::new(state) };
-        // A file that the last run renamed and did not live to sync becomes durable before anybody builds on it.
-        shared.sync_dir()?;
+        let shared = Shared { vfs, sync, read_only, dir, unknown, state: Mutex::new(state) };
+        if !read_only {
+            // A file that the last run renamed and did not live to sync becomes durable before anybody builds on it.
+            shared.sync_dir()?;
+        }
         Ok(SnapshotStore { shared: Arc::new(shared) })
     }
 }
@@ -93,6 +112,7 @@ pub struct SnapshotStore {
 struct Shared {
     vfs: Arc<dyn Vfs>,
     sync: bool,
+    read_only: bool,
     dir: PathBuf,
     unknown: Vec<OsString>,
     /// Never held while the disk works.
@@ -137,6 +157,7 @@ impl SnapshotStore {
     /// [`Error::Poisoned`].
     pub fn create(&self, index: u64, term: u64) -> Result<SnapshotWriter, Error> {
         let id = SnapshotId { index, term };
+        self.shared.check_writable()?;
         {
             let mut state = self.shared.state.lock();
             if state.poisoned {
@@ -190,6 +211,9 @@ impl SnapshotStore {
             match self.open_file(id.index, id.term).and_then(SnapshotReader::verify) {
                 Ok(SnapshotFile { id, .. }) => return Ok(Some(id)),
                 Err(Error::NotFound { .. }) => {} // purged meanwhile
+                Err(damage @ Error::Corrupt { .. }) if self.shared.read_only => {
+                    log::error!(index = id.index, term = id.term, damage:%; "snapshot is damaged, passed over");
+                }
                 Err(damage @ Error::Corrupt { .. }) => {
                     log::error!(index = id.index, term = id.term, damage:%; "snapshot is damaged, set aside");
                     self.set_aside(id)?;
@@ -206,6 +230,7 @@ impl SnapshotStore {
     /// # Errors
     /// [`Error::Io`]; what could not be removed stays listed.
     pub fn purge(&self, keep_from: u64) -> Result<usize, Error> {
+        self.shared.check_writable()?;
         let old: Vec<SnapshotId> = {
             let State { files, pins, busy, .. } = &mut *self.shared.state.lock();
             let newest = files.last().copied();
@@ -222,7 +247,7 @@ impl SnapshotStore {
         for &id in &old {
             let path = self.shared.path(id, Kind::Whole);
             let gone = match self.shared.vfs.remove(&path) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
                 done => done.map_err(Error::io("remove", &path)),
             };
             let mut state = self.shared.state.lock();
@@ -252,6 +277,11 @@ impl SnapshotStore {
 impl Shared {
     fn path(&self, id: SnapshotId, kind: Kind) -> PathBuf {
         self.dir.join(name::format(id, kind))
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        let refused = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        if self.read_only { Err(Error::io("write to", &self.dir)(refused)) } else { Ok(()) }
     }
 
     /// After a failure the names in the directory are not known to be durable, and no later sync would tell (O13).
