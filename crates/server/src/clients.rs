@@ -6,10 +6,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::serve::Listener;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    net::sockopt,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -24,6 +28,13 @@ use crate::{
 /// Open files that clients never get, as in etcd (`reservedInternalFDNum`): they are for the log, snapshots and peers.
 /// A log that cannot open its next segment ends the member.
 const RESERVED_FILES: u64 = 150;
+
+/// Silence after which a client is asked whether it is there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long it may take to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is asked meanwhile.
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// The connections that clients may have at once, over all addresses.
 #[derive(Clone, Debug)]
@@ -93,12 +104,24 @@ impl Listener for Clients {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         // An answer is often one small frame: it must not wait for a second one.
         drop(stream.set_nodelay(true));
+        if let Err(error) = watch_over(&stream) {
+            log::debug!(error:%; "cannot watch over a connection");
+        }
         (Corrected::new(Placed { stream, _place: place }), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         self.listener.local_addr()
     }
+}
+
+/// Has the system ask a silent client whether it is still there, so that one that vanished without a word gives its place
+/// back: after as long as in etcd (`--grpc-keepalive-interval`, `--grpc-keepalive-timeout`), by TCP instead of HTTP/2.
+fn watch_over(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_TIMEOUT / KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    sockopt::set_socket_keepalive(stream, true)
 }
 
 /// A connection that gives its place back when it is dropped.
@@ -145,5 +168,34 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Placed<T> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_vanishes_is_noticed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let mut clients = Clients::new(listener, Places::new(2)).expect("listens");
+        let _client = TcpStream::connect(address).await.expect("connects");
+        let place = clients.places.0.available_permits();
+        let (io, _) = clients.accept().await;
+        assert_eq!(clients.places.0.available_permits(), place - 1);
+        drop(io);
+        assert_eq!(clients.places.0.available_permits(), place);
+
+        let (listener, mut accepted) = (clients.listener, None);
+        let _client = TcpStream::connect(address).await.expect("connects");
+        while accepted.is_none() {
+            accepted = listener.accept().await.ok();
+        }
+        let (stream, _) = accepted.expect("accepted");
+        watch_over(&stream).expect("the system can");
+        assert!(sockopt::socket_keepalive(&stream).expect("asks"));
+        assert_eq!(sockopt::tcp_keepidle(&stream).expect("asks"), KEEPALIVE_INTERVAL);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).expect("asks"), KEEPALIVE_PROBES);
     }
 }

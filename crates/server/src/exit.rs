@@ -40,6 +40,8 @@ impl Kind {
 pub(crate) struct Failure {
     kind: Kind,
     error: String,
+    /// What people read, where it is not the error and the help.
+    words: Option<String>,
     help: Option<String>,
     file: Option<PathBuf>,
     offset: Option<u64>,
@@ -48,7 +50,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure described by one error and all its causes.
     pub(crate) fn new(kind: Kind, error: impl fmt::Display) -> Self {
-        Self { kind, error: error.to_string(), help: None, file: None, offset: None }
+        Self { kind, error: error.to_string(), words: None, help: None, file: None, offset: None }
     }
 
     /// The same from an error with sources, each after a colon unless the text before says it already.
@@ -68,6 +70,12 @@ impl Failure {
     /// Says before what the failure happened.
     pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
         self.error = format!("{doing}: {}", self.error);
+        self
+    }
+
+    /// Tells people this instead of error and help; machines are told those.
+    pub(crate) fn words(mut self, words: impl Into<String>) -> Self {
+        self.words = Some(words.into());
         self
     }
 
@@ -117,10 +125,10 @@ impl Failure {
             help: Option<&'a str>,
         }
         let exit = self.kind.code();
-        let mut words = format!("oarlock: {}\n", self.error);
-        if let Some(help) = &self.help {
-            words += &format!("  what to do: {help}\n");
-        }
+        let words = self.words.clone().unwrap_or_else(|| {
+            let help = self.help.as_ref().map(|help| format!("  what to do: {help}\n"));
+            format!("oarlock: {}\n{}", self.error, help.unwrap_or_default())
+        });
         let line = LastLine {
             exit,
             kind: self.kind,

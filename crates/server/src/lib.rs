@@ -83,8 +83,8 @@ impl From<CliError> for Failure {
             CliError::Clap(error) => {
                 // The usage is for people; the last line gets the first one of it.
                 let text = error.render().to_string();
-                say(&text);
-                Self::new(Kind::Usage, text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+                let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                Self::new(Kind::Usage, first).words(text)
             }
             CliError::Shadowed { variable } => Self::new(
                 Kind::Usage,

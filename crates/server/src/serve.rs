@@ -4,7 +4,7 @@ use std::{net::TcpListener, thread, time::Duration};
 
 use axum::{Router, middleware};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
     task::JoinSet,
 };
@@ -38,11 +38,61 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     // Sockets before the log is touched: a second server that was started by mistake changes nothing.
     let peer_listeners = bind("--listen-peer-urls", &config.listen_peer)?;
     let client_listeners = bind("--listen-client-urls", &config.listen_client)?;
-    let Some(node) = start::start(config, peer_listeners)? else { return Ok(()) };
-    let result = runtime.block_on(serve(config, &node, client_listeners, &places));
+    // From here on, so that a stop that is asked for while a long log is read is one, too.
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let booted = config.clone();
+    let boot = runtime.spawn_blocking(move || start::start(&booted, peer_listeners));
+    let started = runtime.block_on(async {
+        tokio::select! {
+            started = boot => started.map(Some),
+            name = signals.next() => {
+                log::info!("stopping on {name}, before anything was served");
+                Ok(None)
+            }
+        }
+    });
+    let node = match started {
+        // As safe as any crash; and whatever the start still waits for need not come.
+        Ok(None) => {
+            runtime.shutdown_background();
+            return Ok(());
+        }
+        Ok(Some(started)) => started?,
+        Err(error) => {
+            return Err(Failure::new(Kind::Internal, format_args!("the start failed: {error}")));
+        }
+    };
+    let Some(node) = node else { return Ok(()) };
+    let result = runtime.block_on(serve(config, &node, client_listeners, &places, signals));
     node.handle().shutdown(); // for the ways out on which nobody has
     runtime.shutdown_timeout(DRAIN);
     result
+}
+
+/// The signals that ask for a stop. From the moment it is made they no longer end the process by themselves.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let watch = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(Kind::Io, format_args!("cannot watch for signals: {error}"))
+            })
+        };
+        let terminate = watch(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: watch(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one, and gives its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "an interrupt",
+        }
+    }
 }
 
 fn bind(flag: &str, urls: &[ListenUrl]) -> Result<Vec<TcpListener>, Failure> {
@@ -70,6 +120,7 @@ async fn serve(
     node: &Node,
     listeners: Vec<TcpListener>,
     places: &Places,
+    mut signals: Signals,
 ) -> Result<(), Failure> {
     let app = app(config, node);
     let (stop, stopping) = watch::channel(false);
@@ -91,15 +142,11 @@ async fn serve(
     let ended = on_a_thread("oarlock-end", move || Some(handle.wait_end()));
     let known = node.clone();
     let unwelcome = on_a_thread("oarlock-welcome", move || known.check_welcome().err());
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| {
-        Failure::new(Kind::Io, format_args!("cannot watch for signals: {error}"))
-    })?;
     let mut verdict = Ok(());
     tokio::select! {
         Ok(end) = ended => verdict = fault::end(&end),
         Ok(failure) = unwelcome => verdict = Err(failure),
-        _ = terminate.recv() => log::info!("stopping on SIGTERM; a leader hands over first"),
-        _ = tokio::signal::ctrl_c() => log::info!("stopping on an interrupt; a leader hands over first"),
+        name = signals.next() => log::info!("stopping on {name}; a leader hands over first"),
     }
     publish.abort();
     // In order (O14): leadership, then the node with everything that waits for it, then the connections.
@@ -155,6 +202,9 @@ async fn publish(name: String, client_urls: Vec<String>, node: Node) {
 /// Says where clients find the server; of a cluster of one, which is what somebody starts who tries it out, also what
 /// to type.
 fn announce(config: &Config, node: &Node) {
+    let listen: Vec<_> = config.listen_peer.iter().map(|listen| listen.url.as_str()).collect();
+    let (listen, advertised) = (listen.join(","), config.advertise_peer.join(","));
+    log::info!(listen, advertised; "serving peers");
     let urls = config.advertise_client.join(",");
     log::info!(urls; "serving clients");
     if config.initial_cluster.len() > 1 || config.initial_state == InitialState::Existing {

@@ -58,6 +58,15 @@ fn wrong_flags_exit_64() {
     }
 }
 
+/// Once for people, once for machines.
+#[test]
+fn a_usage_error_is_said_once() {
+    let output = Command::new(BINARY).arg("--no-such-flag").output().expect("it runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr.matches("unexpected argument").count(), 2, "{stderr}");
+    assert!(stderr.contains("Usage:"), "{stderr}");
+}
+
 #[test]
 fn flag_and_variable_at_once_exit_64() {
     let (code, last) =
@@ -104,6 +113,26 @@ fn locked_directory_exits_75() {
         let (code, last) = run(&mut second.command(Path::new(BINARY)))?;
         assert_eq!((code, last["kind"].as_str()), (75, Some("in_use")), "{last}");
         member.client()?.put("still", "served")?;
+        Ok(())
+    });
+}
+
+/// While it waits for peers that do not answer, to join them.
+#[test]
+fn a_stop_before_anything_is_served_is_a_stop() {
+    scenario("stopped while it starts", |scratch| {
+        let mut flags = flags(scratch, "m1")?;
+        // A listener that never answers.
+        let silent = TcpListener::bind("127.0.0.1:0")?;
+        flags.initial_cluster =
+            format!("{},m2=http://{}", flags.as_initial(), silent.local_addr()?);
+        flags.initial_cluster_state = "existing";
+        let mut member = Member::new(scratch, flags)?;
+        let process = member.spawn()?;
+        let (_asked, _) = silent.accept()?; // it has begun to ask
+        process.terminate()?;
+        assert_eq!(process.wait(BOUND)?.code(), Some(0), "{}", member.log_text());
+        assert!(member.log_text().contains("before anything was served"), "{}", member.log_text());
         Ok(())
     });
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oarlock_wal::RealVfs;
 use oarlock_wal::snapshot::{
-    Damage, Error, SnapshotFile, SnapshotId, SnapshotReader, SnapshotStore,
+    Damage, Error, Options, SnapshotFile, SnapshotId, SnapshotReader, SnapshotStore,
 };
 
 const ID: SnapshotId = SnapshotId { index: 42, term: 7 };

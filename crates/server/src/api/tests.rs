@@ -287,6 +287,12 @@ async fn large_requests_and_a_full_store_are_refused() {
     let served = Served::start(LIMITS).await;
     let large = served.kv().put(put("k", vec![0; 1000])).await;
     assert_status(large, Code::InvalidArgument, "etcdserver: request is too large");
+    let huge = served.kv().put(put("k", vec![0; 600 << 10])).await;
+    assert_status(
+        huge,
+        Code::ResourceExhausted,
+        "grpc: received message larger than max (614407 vs. 525288)",
+    );
     for key in ["a", "b", "c"] {
         served.kv().put(put(key, vec![0; 900])).await.ok();
     }

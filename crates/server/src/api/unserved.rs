@@ -1,8 +1,9 @@
-//! The rest of etcd's API: answered with `UNIMPLEMENTED` and a sentence.
+//! What tonic answers by itself, in the words of etcd: the rest of etcd's API with `UNIMPLEMENTED` and a sentence, too
+//! large a message with what grpc-go says.
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -35,14 +36,43 @@ pub(crate) async fn explain_unserved(request: Request, next: Next) -> Response {
         // Not one of our services: axum said "not found", which a gRPC client cannot read.
         response = ([(CONTENT_TYPE, "application/grpc"), (GRPC_STATUS, UNIMPLEMENTED)], ())
             .into_response();
-    } else if !unserved || response.headers().contains_key("grpc-message") {
-        return response;
+    } else if !unserved || response.headers().contains_key(GRPC_MESSAGE) {
+        return say_too_large(response);
     }
-    response.headers_mut().insert("grpc-message", HeaderValue::from_static(reason(&path)));
+    response.headers_mut().insert(GRPC_MESSAGE, HeaderValue::from_static(reason(&path)));
     response
 }
 
-const GRPC_STATUS: axum::http::HeaderName = axum::http::HeaderName::from_static("grpc-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// `RESOURCE_EXHAUSTED`, as a gRPC status.
+const RESOURCE_EXHAUSTED: &str = "8";
+
+/// Gives a message beyond the limit grpc-go's code and text (`recvMsg` in its `rpc_util.go`), which etcd's clients know:
+/// tonic says `OUT_OF_RANGE`, which is etcd's code for revisions.
+fn say_too_large(mut response: Response) -> Response {
+    let message = response.headers().get(GRPC_MESSAGE).and_then(|message| message.to_str().ok());
+    let too_large = message.and_then(|message| {
+        message.strip_prefix("Error,%20decoded%20message%20length%20too%20large:")
+    });
+    // Spaces are escaped as %20: the numbers are the words of digits alone.
+    let numbers = too_large.map(|rest| {
+        let words = rest.split("%20");
+        words.filter_map(|word| word.parse().ok()).collect::<Vec<u64>>()
+    });
+    if let Some([found, limit]) = numbers.as_deref() {
+        let text =
+            format!("grpc:%20received%20message%20larger%20than%20max%20({found}%20vs.%20{limit})");
+        if let Ok(text) = HeaderValue::try_from(text) {
+            response.headers_mut().insert(GRPC_MESSAGE, text);
+            response
+                .headers_mut()
+                .insert(GRPC_STATUS, HeaderValue::from_static(RESOURCE_EXHAUSTED));
+        }
+    }
+    response
+}
 
 /// Why a method is not served. The texts keep to the characters that `grpc-message` takes unescaped.
 fn reason(path: &str) -> &'static str {
