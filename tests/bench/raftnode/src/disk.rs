@@ -112,6 +112,10 @@ impl File for SlowFile {
         self.file.write_all_at(bytes, offset)
     }
 
+    fn write_all_vectored_at(&self, pieces: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.file.write_all_vectored_at(pieces, offset)
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buf, offset)
     }
