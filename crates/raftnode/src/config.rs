@@ -213,7 +213,8 @@ impl Config {
         self
     }
 
-    /// Bytes of recent entries kept in memory, so that followers that keep up cost no reads. Defaults to 64 MiB.
+    /// Memory for recent entries, so that followers that keep up cost no reads: their data, and some 200 bytes for each
+    /// entry. Defaults to 64 MiB.
     pub const fn tail_cache_bytes(mut self, bytes: u64) -> Self {
         self.tail_cache_bytes = bytes;
         self

@@ -57,6 +57,9 @@ impl LogView {
     /// (see [`wire::MAX_ENTRIES`](crate::wire::MAX_ENTRIES)).
     const MAX_READ: usize = 1 << 15;
 
+    /// Entries that room is made for at once.
+    const READ_AT_ONCE: usize = 1 << 10;
+
     /// A view of a log that was just opened, all of which is durable (O20).
     ///
     /// `start` is the snapshot that the state machine was restored from; its configuration is what raft-rs starts
@@ -256,7 +259,8 @@ impl LogView {
         self.check_inside(low, high - 1)?;
         let max_count = if max_bytes.is_some() { Self::MAX_READ } else { usize::MAX };
         let mut budget = max_bytes.unwrap_or(u64::MAX);
-        let mut entries = Vec::new();
+        let count = usize::try_from(high - low).unwrap_or(usize::MAX);
+        let mut entries = Vec::with_capacity(count.min(Self::READ_AT_ONCE));
         let from_log = self.tail.first().unwrap_or(u64::MAX).min(high);
         if low < from_log {
             for entry in self.reader.entries(low, from_log, budget)? {

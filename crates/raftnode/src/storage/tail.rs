@@ -23,7 +23,7 @@ impl Tail {
         self.entries.front().map(|entry| entry.index)
     }
 
-    /// Bytes held, as [`cost`] counts them.
+    /// Bytes of memory held.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -32,14 +32,19 @@ impl Tail {
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         self.truncate_from(first.index);
-        self.bytes += entries.iter().map(cost).sum::<u64>();
+        self.bytes += entries.iter().map(memory).sum::<u64>();
+        let room = self.entries.capacity();
+        if room < self.entries.len() + entries.len() {
+            // A quarter at a time: doubling would hold more than the budget knows of.
+            self.entries.reserve_exact(entries.len().max(room / SPARE));
+        }
         self.entries.extend(entries.iter().cloned());
     }
 
     fn truncate_from(&mut self, index: u64) {
         while self.entries.back().is_some_and(|last| last.index >= index) {
             if let Some(entry) = self.entries.pop_back() {
-                self.bytes -= cost(&entry);
+                self.bytes -= memory(&entry);
             }
         }
     }
@@ -57,8 +62,8 @@ impl Tail {
             self.pop_front();
         }
         // A burst leaves a large empty buffer behind; give it back.
-        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to(self.entries.len() * 2);
+        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 2 {
+            self.entries.shrink_to(self.entries.len() + self.entries.len() / SPARE);
         }
     }
 
@@ -69,7 +74,7 @@ impl Tail {
 
     fn pop_front(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
-            self.bytes -= cost(&entry);
+            self.bytes -= memory(&entry);
         }
     }
 
@@ -86,7 +91,17 @@ impl Tail {
     }
 }
 
-/// What an entry costs in memory and, within a few bytes, in a message.
+/// How much of its own length the run of entries has to spare at most: one in so many.
+const SPARE: usize = 4;
+
+/// What an entry takes of the heap: its place in the run, its data, and what the allocator and `Bytes` keep beside those.
+fn memory(entry: &Entry) -> u64 {
+    const PLACE: usize = size_of::<Entry>() + size_of::<Entry>() / SPARE;
+    const BESIDE: usize = 64;
+    (PLACE + BESIDE + entry.data.len() + entry.context.len()) as u64
+}
+
+/// What an entry comes to in a message, within a few bytes.
 pub(super) fn cost(entry: &Entry) -> u64 {
     // The rest of an encoded entry: kind, term, index and lengths.
     const OVERHEAD: u64 = 24;

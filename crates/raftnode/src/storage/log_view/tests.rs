@@ -5,7 +5,7 @@ use crate::MemStore;
 use crate::storage::{LogBatch, LogStore};
 use crate::testing::{entries, entry, hard_state, mark};
 
-const BUDGET: u64 = 400;
+const BUDGET: u64 = 2000;
 
 fn log_of(batch: &LogBatch<'_>) -> MemStore {
     let mut log = MemStore::new();
