@@ -82,17 +82,23 @@ impl<T, E: Abandoned> Pending<T, E> {
     /// # Errors
     /// Whatever the request ended with.
     pub fn wait(self) -> Result<T, E> {
-        let Some(deadline) = self.deadline else {
-            let mut state = self.slot.state.lock();
-            loop {
-                if let Some(value) = state.value.take() {
-                    return value;
-                }
-                self.slot.filled.wait(&mut state);
+        let give_up = self.deadline.map(|deadline| deadline + GRACE);
+        let mut state = self.slot.state.lock();
+        loop {
+            if let Some(value) = state.value.take() {
+                return value;
             }
-        };
-        let patience = (deadline + GRACE).saturating_duration_since(Instant::now());
-        self.wait_timeout(patience).unwrap_or_else(|_| Err(E::overdue()))
+            match give_up {
+                None => self.slot.filled.wait(&mut state),
+                Some(give_up) => {
+                    if self.slot.filled.wait_until(&mut state, give_up).timed_out()
+                        && state.value.is_none()
+                    {
+                        return Err(E::overdue());
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub use ready::{must_persist_before_apply, should_wait_wal_sync};
 mod conf;
 mod lease;
 pub(crate) use lease::SLACK as LEASE_SLACK;
+mod places;
 mod proposals;
 mod reads;
 #[cfg(oarlock_planted)]

@@ -11,6 +11,7 @@ use oarlock_membership::{ChangeEntry, ProposalId};
 use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
+use super::places::{Place, Places};
 use super::{Core, Event};
 use crate::convert;
 use crate::planted::planted;
@@ -30,6 +31,8 @@ pub(super) struct Proposals {
     max_waiting: usize,
     /// Not yet appended or handed on, in order.
     waiting: VecDeque<Queued>,
+    /// Empty: kept for its room, for batches may be large.
+    batch: Vec<Queued>,
     /// Conf changes likewise: one at a time, and they must not hold up the others.
     changes: VecDeque<Queued>,
     /// Handed to this leader and not answered; kept, in case that it refuses.
@@ -37,7 +40,7 @@ pub(super) struct Proposals {
     /// The leader, and the term, that has refused because it does not lead: nothing is forwarded to it again.
     deposed: (u64, u64),
     /// This node's own, where they were appended here or by the leader, until something is committed there.
-    places: BTreeMap<u64, Place>,
+    places: Places,
     /// What was answered to those that were forwarded to this node, and in which term they were.
     seen: BTreeMap<ProposalId, (u64, ForwardReply)>,
     seen_order: VecDeque<ProposalId>,
@@ -50,22 +53,16 @@ struct Queued {
     forward: Forward,
 }
 
-#[derive(Debug)]
-struct Place {
-    term: u64,
-    /// What was appended, in case that it has to be again.
-    forward: Forward,
-}
-
 impl Proposals {
     pub(super) const fn new(max_waiting: usize) -> Self {
         Self {
             max_waiting,
             waiting: VecDeque::new(),
+            batch: Vec::new(),
             changes: VecDeque::new(),
             forwarded: BTreeMap::new(),
             deposed: (0, 0),
-            places: BTreeMap::new(),
+            places: Places::new(),
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
         }
@@ -112,7 +109,7 @@ impl Core {
     ///
     /// They wait until there is a leader; then they are appended, or forwarded to it, at the next
     /// [`poll_effects`](Core::poll_effects). What becomes of them shows in [`Event::Refused`] or, applied, in the log.
-    pub fn handle_propose(&mut self, proposals: Vec<Forward>) {
+    pub fn handle_propose(&mut self, proposals: impl IntoIterator<Item = Forward>) {
         for forward in proposals {
             if let Err(queued) = self.proposals.queue(Queued { from: 0, forward }) {
                 self.refuse(&queued, ProposeError::Busy(Busy::Requests));
@@ -125,7 +122,7 @@ impl Core {
     pub fn cancel(&mut self, id: ProposalId) -> bool {
         let p = &mut self.proposals;
         p.forwarded.remove(&id);
-        p.places.retain(|_, place| place.forward.id != id);
+        p.places.forget(id);
         for queue in [&mut p.waiting, &mut p.changes] {
             let before = queue.len();
             queue.retain(|queued| queued.forward.id != id || queued.from != 0);
@@ -245,7 +242,7 @@ impl Core {
                 self.proposals.queue_again(vec![forward]);
             }
             ForwardReply::Accepted { index, term, .. } if index > self.flight.committed => {
-                self.proposals.places.insert(index, Place { term, forward });
+                self.proposals.places.insert(index, term, forward);
             }
             ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it
             ForwardReply::Refused { reason, .. } => {
@@ -311,8 +308,11 @@ impl Core {
                 }
                 count += 1;
             }
-            let batch: Vec<Queued> = self.proposals.waiting.drain(..count).collect();
-            self.append(batch);
+            let mut batch = std::mem::take(&mut self.proposals.batch);
+            batch.extend(self.proposals.waiting.drain(..count));
+            self.append(&mut batch);
+            batch.clear();
+            self.proposals.batch = batch;
         }
     }
 
@@ -339,18 +339,21 @@ impl Core {
             if pending {
                 self.refuse(&queued, ProposeError::ConfChangePending);
             } else {
-                self.append(vec![queued]);
+                self.append(&mut vec![queued]);
             }
         }
     }
 
-    fn append(&mut self, batch: Vec<Queued>) {
-        let (batch, late): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|queued| self.is_for_this_term(queued).is_ok());
-        for queued in late {
-            let raft = &self.raw.raft;
+    fn append(&mut self, batch: &mut Vec<Queued>) {
+        if batch.iter().any(|queued| self.is_for_this_term(queued).is_err()) {
+            let (raft, taken) = (&self.raw.raft, std::mem::take(batch));
             let error = ProposeError::NotLeader { asked: raft.id, leader: raft.leader_id };
-            self.refuse(&queued, error);
+            for queued in taken {
+                match self.is_for_this_term(&queued) {
+                    Ok(()) => batch.push(queued),
+                    Err(_) => self.refuse(&queued, error.clone()),
+                }
+            }
         }
         if batch.is_empty() {
             return; // raft-rs panics over a proposal without entries
@@ -368,15 +371,15 @@ impl Core {
             } else {
                 ProposeError::Busy(Busy::Uncommitted)
             };
-            for queued in batch {
+            for queued in batch.drain(..) {
                 self.refuse(&queued, error.clone());
             }
             return;
         }
         let term = raft.term;
-        for (index, Queued { from, forward }) in (first..).zip(batch) {
+        for (index, Queued { from, forward }) in (first..).zip(batch.drain(..)) {
             if from == 0 {
-                self.proposals.places.insert(index, Place { term, forward });
+                self.proposals.places.insert(index, term, forward);
             } else {
                 let reply = ForwardReply::Accepted { id: forward.id, index, term };
                 self.proposals.remember(term, reply.clone());
@@ -426,7 +429,7 @@ impl Core {
             {
                 p.forwarded.remove(&id); // its acceptance was lost; its result is on its way
             }
-            if let Some(Place { term, forward }) = p.places.remove(&entry.index) {
+            if let Some(Place { term, forward, .. }) = p.places.remove(entry.index) {
                 if entry.term != term {
                     again.push(forward); // another leader's entry stands where it stood
                 } else if forward.kind != ForwardKind::Normal
@@ -454,8 +457,7 @@ impl Core {
     /// A snapshot replaced the log up to `index`: the results of what was in it are not known. What was forwarded and
     /// not answered may be in it, so it is not handed on again; the log or its deadline ends it.
     pub(super) fn places_lost(&mut self, index: u64) {
-        let rest = self.proposals.places.split_off(&(index + 1));
-        for place in std::mem::replace(&mut self.proposals.places, rest).into_values() {
+        for place in self.proposals.places.remove_through(index) {
             let error = ProposeError::OutcomeUnknown(Unknown::Snapshot);
             self.events.push_back(Event::Refused { id: place.forward.id, error });
         }

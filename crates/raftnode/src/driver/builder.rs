@@ -188,7 +188,7 @@ impl NodeBuilder {
         let view = recovered.view(store.reader(), config.tail_cache_bytes)?;
         let core = Core::new(&config, &recovered, view)?;
         let shared = Arc::new(Shared::new(config, &recovered, snapshots, observer));
-        let waiters = Arc::new(Waiters::new());
+        let waiters = Arc::new(Waiters::new(recovered.id, recovered.incarnation));
 
         let mut seat = Seat::Inline(Box::new(Writer::new(store, Arc::clone(&shared))));
         let alone = recovered.contacts.iter().all(|member| member.id == recovered.id)

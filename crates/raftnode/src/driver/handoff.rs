@@ -15,9 +15,10 @@ use oarlock_membership::{Cluster, ProposalId};
 use raft::eraftpb::{ConfState, Entry, EntryType};
 
 use super::events::Control;
+use super::look::Look;
 use super::shared::Shared;
 use super::snapshots;
-use super::waiters::{WaiterTable, Waiters};
+use super::waiters::{Answers, WaiterTable, Waiters};
 use crate::bootstrap::Recovered;
 use crate::core::{MembersApplied, Restore};
 use crate::failpoint::fail_point;
@@ -91,6 +92,10 @@ pub struct ApplyQueue<R> {
     jobs: Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     waiters: Arc<Waiters<R>>,
+    answers: Answers<R>,
+    look: Look,
+    /// How many entries were handed over last.
+    last_count: usize,
     stop: Arc<AtomicBool>,
     work: Work,
     /// Steps that were found, and not pulled yet.
@@ -281,8 +286,9 @@ impl<R: Send + 'static> ApplyQueue<R> {
         self.applied.0
     }
 
-    const fn open(&mut self) -> Apply<'_, R> {
+    fn open(&mut self) -> Apply<'_, R> {
         self.open = true;
+        self.answers.begin();
         Apply { queue: self }
     }
 
@@ -303,10 +309,17 @@ impl<R: Send + 'static> ApplyQueue<R> {
         let wait = deadline.map_or(watch, |deadline| {
             deadline.saturating_duration_since(Instant::now()).min(watch)
         });
-        match self.jobs.recv_timeout(wait) {
+        let sleep = || self.jobs.recv_timeout(wait);
+        let job = if self.shared.writes_inline.load(Ordering::Relaxed) {
+            self.look.wait(self.last_count, || self.jobs.try_recv().ok().map(Ok), sleep)
+        } else {
+            sleep()
+        };
+        match job {
             Ok(Job::Entries(entries)) => {
                 let (bytes, count) =
                     (entries.iter().map(super::entry_bytes).sum(), entries.len() as u64);
+                self.last_count = entries.len();
                 self.work = Work::Entries { rest: entries.into_iter(), bytes, count };
             }
             Ok(Job::Restore(restore)) => self.work = Work::Restore(restore),
@@ -499,6 +512,9 @@ impl<R> ApplyQueue<R> {
         Self {
             jobs,
             shared,
+            answers: Answers::new(Arc::clone(&waiters)),
+            look: Look::new(),
+            last_count: 0,
             waiters,
             stop,
             work: Work::Nothing,
@@ -531,6 +547,7 @@ impl<R> ApplyQueue<R> {
 
     /// Ends the node, for this reason.
     pub(super) fn fail(&mut self, error: Arc<NodeError>) {
+        self.answers.flush();
         if !std::mem::replace(&mut self.ended, true) {
             self.shared.inbox.control(Control::Failed(error));
         }
@@ -568,15 +585,18 @@ impl<R: Send + 'static> Apply<'_, R> {
 
     /// Gives a command's result to whoever proposed it on this node; nobody may be waiting. Who is never answered
     /// learns at its deadline that the outcome is unknown.
-    pub fn answer(&self, command: &Command, output: R) {
+    ///
+    /// Answers that follow each other closely are given together, at the latest when all is [`done`](Self::done).
+    pub fn answer(&mut self, command: &Command, output: R) {
         fail_point!("afterApplyOneEntryNormal", self.queue.shared.id);
         let Command { index, term, id, .. } = *command;
-        self.queue.waiters.applied(id, Applied { index, term, output });
+        self.queue.answers.give(id, Applied { index, term, output });
     }
 
     /// All of it is in the state: reads may see it, and the log need not keep it. A loop that has not pulled every step
     /// has lost some: that ends the node.
     pub fn done(self) {
+        self.queue.answers.flush();
         if let Err(error) = self.queue.finish() {
             self.queue.fail(Arc::new(error));
         }

@@ -5,7 +5,8 @@
 //! *Data* comes from outside, peers and callers, and is bounded by count and by bytes.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -15,11 +16,19 @@ use super::events::{Control, Data};
 const MAX_MESSAGES: usize = 4096;
 /// Bytes of peers' messages that may wait.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// What follows within this time comes in quick succession.
+const SOON: Duration = Duration::from_micros(2);
+/// So long is waited for more of it, at most.
+const LINGER: Duration = Duration::from_micros(150);
+/// So much at once is enough.
+const ENOUGH: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queues: Mutex<Queues>,
     arrived: Condvar,
+    /// How much is there, as far as one can tell without the lock.
+    there: AtomicUsize,
     max_requests: usize,
 }
 
@@ -45,7 +54,8 @@ pub(crate) enum NotTaken {
 
 impl Inbox {
     pub(crate) fn new(max_requests: usize) -> Self {
-        Self { queues: Mutex::default(), arrived: Condvar::new(), max_requests }
+        let (queues, arrived) = (Mutex::default(), Condvar::new());
+        Self { queues, arrived, there: AtomicUsize::new(0), max_requests }
     }
 
     /// Never refused while the node thread lives; dropped, and with it any resolver in it, once it has gone.
@@ -53,6 +63,7 @@ impl Inbox {
         let mut queues = self.queues.lock();
         if !queues.gone {
             queues.control.push_back(control);
+            self.there.fetch_add(1, Ordering::Relaxed);
             self.arrived.notify_one();
         }
     }
@@ -77,22 +88,62 @@ impl Inbox {
             queues.message_bytes += bytes;
         }
         queues.data.push_back(data);
+        self.there.fetch_add(1, Ordering::Relaxed);
         self.arrived.notify_one();
         Ok(())
     }
 
-    /// Waits until something is there or `deadline` has passed; then takes all of it.
-    pub(crate) fn take(&self, deadline: Instant) -> (VecDeque<Control>, VecDeque<Data>) {
+    /// Waits until something is there or `deadline` has passed; then takes all of it, in exchange for two empty queues.
+    pub(crate) fn take(
+        &self,
+        deadline: Instant,
+        control: &mut VecDeque<Control>,
+        data: &mut VecDeque<Data>,
+    ) {
+        self.sleep(deadline);
+        self.linger();
         let mut queues = self.queues.lock();
-        while queues.control.is_empty() && queues.data.is_empty() {
-            if self.arrived.wait_until(&mut queues, deadline).timed_out() {
-                break;
-            }
-        }
         queues.requests = 0;
         queues.messages = 0;
         queues.message_bytes = 0;
-        (std::mem::take(&mut queues.control), std::mem::take(&mut queues.data))
+        self.there.store(0, Ordering::Relaxed);
+        std::mem::swap(&mut queues.control, control);
+        std::mem::swap(&mut queues.data, data);
+    }
+
+    /// Waits until something is there or `deadline` has passed.
+    pub(crate) fn sleep(&self, deadline: Instant) {
+        let mut queues = self.queues.lock();
+        while queues.control.is_empty() && queues.data.is_empty() {
+            if self.arrived.wait_until(&mut queues, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is nothing to take, as far as one can tell at a glance.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.there.load(Ordering::Relaxed) == 0
+    }
+
+    /// What comes in quick succession is better dealt with together: one message, one write, one sync. So this waits
+    /// for as long as more comes within microseconds, but never for what might come.
+    fn linger(&self) {
+        let mut there = self.there.load(Ordering::Relaxed);
+        let mut look = Instant::now();
+        let give_up = look + LINGER;
+        while there > 0 && there < ENOUGH && look < give_up {
+            let next = look + SOON;
+            while look < next {
+                std::thread::yield_now();
+                look = Instant::now();
+            }
+            let now = self.there.load(Ordering::Relaxed);
+            if now < there + 2 {
+                return;
+            }
+            there = now;
+        }
     }
 
     /// From now on data is refused; what waits is given back.

@@ -22,6 +22,7 @@ mod clock;
 mod events;
 mod handoff;
 mod inbox;
+mod look;
 mod node;
 mod outbox;
 mod peers;

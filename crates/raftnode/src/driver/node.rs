@@ -12,6 +12,7 @@ use raft::eraftpb::Entry;
 
 use super::clock::{EARLY_ELECTION, LINGER};
 use super::events::{Control, Data};
+use super::look::Look;
 use super::outbox::Outbox;
 use super::requests::{Reads, Transfers};
 use super::shared::Shared;
@@ -24,6 +25,7 @@ use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
 use crate::planted::planted;
+use crate::wire::Forward;
 use crate::{
     Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, Vitals,
 };
@@ -49,6 +51,8 @@ pub(super) struct Node {
     /// Writes under way: number, when, how many bytes.
     pub(super) writes: VecDeque<(u64, Instant, u64)>,
     pub(super) unsynced: u64,
+    /// Empty between two looks at the inbox; kept for its room.
+    proposals: Vec<Forward>,
     /// Bytes handed over to be applied.
     pub(super) unapplied: u64,
 
@@ -93,6 +97,7 @@ impl Node {
             reads: Reads::new(shared.config.max_waiting_proposals),
             transfers: Transfers::default(),
             held: Held::default(),
+            proposals: Vec::new(),
             writes: VecDeque::new(),
             unsynced: 0,
             unapplied: 0,
@@ -140,17 +145,24 @@ impl Node {
     }
 
     fn serve(&mut self) -> Result<NodeEnd, NodeError> {
+        let (mut control, mut data) = (VecDeque::new(), VecDeque::new());
+        let (mut look, mut done) = (Look::new(), 0);
         loop {
             self.poll()?;
             if let Some(end) = self.ending.take() {
                 return Ok(end);
             }
-            let (control, data) = self.shared.inbox.take(self.next_wake());
+            let (inbox, wake) = (&self.shared.inbox, self.next_wake());
+            if self.threads.seat.is_inline() {
+                look.wait(done, || (!inbox.is_empty()).then_some(()), || inbox.sleep(wake));
+            }
+            inbox.take(wake, &mut control, &mut data);
+            done = data.len();
             self.core.set_time(self.started.elapsed());
-            for control in control {
+            for control in control.drain(..) {
                 self.on_control(control)?;
             }
-            self.on_data(data);
+            self.on_data(&mut data);
             self.on_time(Instant::now());
         }
     }
@@ -373,17 +385,17 @@ impl Node {
         }
     }
 
-    fn on_data(&mut self, data: VecDeque<Data>) {
+    fn on_data(&mut self, data: &mut VecDeque<Data>) {
         let now = Instant::now();
-        let mut proposals = Vec::new();
-        for data in data {
+        let mut proposed = 0;
+        for data in data.drain(..) {
             match data {
                 Data::Propose { proposal, deadline } => {
-                    self.shared.counters.proposals.add(1);
+                    proposed += 1;
                     if deadline <= now {
                         self.refuse(proposal.id, self.not_handed_on());
                     } else {
-                        proposals.push(proposal);
+                        self.proposals.push(proposal);
                     }
                 }
                 Data::Message { from, message } => {
@@ -421,7 +433,8 @@ impl Node {
                 }
             }
         }
-        self.core.handle_propose(proposals);
+        self.shared.counters.proposals.add(proposed);
+        self.core.handle_propose(self.proposals.drain(..));
     }
 
     fn read(&mut self, token: u64, lease: bool) {

@@ -1,7 +1,7 @@
 //! What the handle, the threads and the transport's callbacks share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) apply_steps: AtomicU64,
     /// What the node thread is writing itself, for others to watch.
     pub(crate) inline_write: InlineWrite,
+    /// The node thread writes the log itself.
+    pub(crate) writes_inline: AtomicBool,
     pub(crate) transport: OnceLock<Arc<dyn Transport>>,
     sequence: AtomicU64,
     published: Mutex<Published>,
@@ -78,6 +80,7 @@ impl Shared {
             observer,
             apply_steps: AtomicU64::new(0),
             inline_write: InlineWrite::default(),
+            writes_inline: AtomicBool::new(true),
             transport: OnceLock::new(),
             sequence: AtomicU64::new(0),
             published: Mutex::new(Published {

@@ -1,8 +1,11 @@
 //! Who waits for which proposal on this node.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use oarlock_membership::{Cluster, ProposalId};
 use parking_lot::Mutex;
@@ -10,16 +13,27 @@ use parking_lot::Mutex;
 use crate::waiter::Resolver;
 use crate::{Applied, Busy, ChangeMembersError, ProposeError, Unknown};
 
+/// Deadlines of proposals that were answered long ago may be as many as those that wait, and this many more.
+const STALE_DEADLINES: usize = 1024;
+
 /// The waiters of a node. The caller registers, the apply thread answers, the node thread refuses and expires.
+///
+/// They are this node's own proposals, of this start: so the sequence number alone says which.
 #[derive(Debug)]
 pub(crate) struct Waiters<R> {
+    origin: u64,
+    incarnation: u64,
     table: Mutex<Table<R>>,
+    /// Nanoseconds from `epoch` to the next deadline, or earlier: a look at it needs no lock. `u64::MAX` for none.
+    earliest: AtomicU64,
+    epoch: Instant,
 }
 
 #[derive(Debug)]
 struct Table<R> {
-    waiting: HashMap<ProposalId, Waiting<R>>,
-    deadlines: BTreeSet<(Instant, ProposalId)>,
+    waiting: HashMap<u64, Waiting<R>, BuildHasherDefault<Spread>>,
+    /// May hold some that were answered.
+    deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Of all proposals that are waited for: they are held somewhere until they are answered.
     bytes: usize,
     closed: bool,
@@ -27,9 +41,28 @@ struct Table<R> {
 
 #[derive(Debug)]
 struct Waiting<R> {
-    deadline: Instant,
     bytes: usize,
     waiter: Waiter<R>,
+}
+
+/// Spreads sequence numbers over a table (Fibonacci hashing). Nobody but this node chooses them.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 /// Where an answer goes.
@@ -48,15 +81,68 @@ impl<R> Waiter<R> {
     }
 }
 
+/// Answers on their way to those who wait, several at once.
+///
+/// Given one by one, each would wake somebody who takes the processor from the one who answers, and proposes again, alone.
+/// So they are held back for a moment, unless applying takes longer than that.
+#[derive(Debug)]
+pub(super) struct Answers<R> {
+    waiters: Arc<Waiters<R>>,
+    held: Vec<(u64, Applied<R>)>,
+    /// When nothing was held back last.
+    since: Instant,
+}
+
+impl<R> Answers<R> {
+    /// Held back at most.
+    const MOST: usize = 256;
+    /// Held back for as long at most, while answers keep coming.
+    const LONGEST: Duration = Duration::from_micros(100);
+
+    pub(super) fn new(waiters: Arc<Waiters<R>>) -> Self {
+        Self { waiters, held: Vec::new(), since: Instant::now() }
+    }
+
+    /// Something is about to be applied.
+    pub(super) fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// The result of a proposal, which may be anybody's.
+    pub(super) fn give(&mut self, id: ProposalId, applied: Applied<R>) {
+        if !self.waiters.is_own(id) {
+            return;
+        }
+        self.held.push((id.sequence, applied));
+        if self.held.len() >= Self::MOST || self.since.elapsed() > Self::LONGEST {
+            self.flush();
+            self.begin();
+        }
+    }
+
+    /// Nothing is held back any longer.
+    pub(super) fn flush(&mut self) {
+        if !self.held.is_empty() {
+            self.waiters.applied(&mut self.held);
+        }
+    }
+}
+
+impl<R> Drop for Answers<R> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 /// What the node thread does with waiters; it does not know the type of the answers.
 pub(crate) trait WaiterTable: Send + Sync + 'static {
     /// Ends a proposal without a result.
     fn refuse(&self, id: ProposalId, error: ProposeError);
     /// Answers a change of members.
     fn members(&self, id: ProposalId, result: Result<Arc<Cluster>, ChangeMembersError>);
-    /// The proposals whose deadline has passed. They stay until they are refused.
+    /// The proposals whose deadline has passed, each said once: refuse them.
     fn expired(&self, now: Instant) -> Vec<ProposalId>;
-    /// The next deadline.
+    /// The next deadline, or an earlier time.
     fn next_deadline(&self) -> Option<Instant>;
     /// How many wait.
     fn len(&self) -> usize;
@@ -65,10 +151,21 @@ pub(crate) trait WaiterTable: Send + Sync + 'static {
 }
 
 impl<R> Waiters<R> {
-    pub(crate) fn new() -> Self {
-        let table =
-            Table { waiting: HashMap::new(), deadlines: BTreeSet::new(), bytes: 0, closed: false };
-        Self { table: Mutex::new(table) }
+    /// Those of the proposals that `origin` makes in this life of it.
+    pub(crate) fn new(origin: u64, incarnation: u64) -> Self {
+        let table = Table {
+            waiting: HashMap::default(),
+            deadlines: BinaryHeap::new(),
+            bytes: 0,
+            closed: false,
+        };
+        Self {
+            origin,
+            incarnation,
+            table: Mutex::new(table),
+            earliest: AtomicU64::new(u64::MAX),
+            epoch: Instant::now(),
+        }
     }
 
     /// Registers a waiter for a proposal of `bytes`, and says whether that was done. If not, it has been refused:
@@ -80,6 +177,7 @@ impl<R> Waiters<R> {
         (bytes, max_bytes): (usize, usize),
         waiter: Waiter<R>,
     ) -> bool {
+        debug_assert!(self.is_own(id));
         let refused = {
             let mut table = self.table.lock();
             if table.closed {
@@ -87,9 +185,10 @@ impl<R> Waiters<R> {
             } else if !table.waiting.is_empty() && table.bytes.saturating_add(bytes) > max_bytes {
                 ProposeError::Busy(Busy::Requests)
             } else {
-                table.deadlines.insert((deadline, id));
+                table.await_until(deadline, id.sequence);
                 table.bytes += bytes;
-                table.waiting.insert(id, Waiting { deadline, bytes, waiter });
+                table.waiting.insert(id.sequence, Waiting { bytes, waiter });
+                self.earliest.fetch_min(self.since_epoch(deadline), Ordering::Relaxed);
                 return true;
             }
         };
@@ -97,18 +196,48 @@ impl<R> Waiters<R> {
         false
     }
 
-    /// Answers a proposal with the result of its application. Nobody may be waiting.
-    pub(crate) fn applied(&self, id: ProposalId, applied: Applied<R>) {
-        if let Some(Waiter::Apply(resolver)) = self.take(id) {
+    /// Answers proposals of this node with the results of their application. Nobody may be waiting.
+    fn applied(&self, answers: &mut Vec<(u64, Applied<R>)>) {
+        // Whoever is woken asks for the lock next: so they are woken when it is free.
+        let mut found = Vec::with_capacity(answers.len());
+        let mut table = self.table.lock();
+        for (sequence, applied) in answers.drain(..) {
+            if let Some(Waiter::Apply(resolver)) = table.take(sequence) {
+                found.push((resolver, applied));
+            }
+        }
+        drop(table);
+        for (resolver, applied) in found {
             resolver.resolve(Ok(applied));
         }
     }
 
+    fn is_own(&self, id: ProposalId) -> bool {
+        (id.origin, id.incarnation) == (self.origin, self.incarnation)
+    }
+
     fn take(&self, id: ProposalId) -> Option<Waiter<R>> {
-        let mut table = self.table.lock();
-        let Waiting { deadline, bytes, waiter } = table.waiting.remove(&id)?;
-        table.deadlines.remove(&(deadline, id));
-        table.bytes -= bytes;
+        if self.is_own(id) { self.table.lock().take(id.sequence) } else { None }
+    }
+
+    fn since_epoch(&self, time: Instant) -> u64 {
+        let nanos = time.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX - 1)
+    }
+}
+
+impl<R> Table<R> {
+    fn await_until(&mut self, deadline: Instant, sequence: u64) {
+        if self.deadlines.len() > 2 * self.waiting.len() + STALE_DEADLINES {
+            let waiting = &self.waiting;
+            self.deadlines.retain(|Reverse((_, sequence))| waiting.contains_key(sequence));
+        }
+        self.deadlines.push(Reverse((deadline, sequence)));
+    }
+
+    fn take(&mut self, sequence: u64) -> Option<Waiter<R>> {
+        let Waiting { bytes, waiter } = self.waiting.remove(&sequence)?;
+        self.bytes -= bytes;
         Some(waiter)
     }
 }
@@ -127,12 +256,28 @@ impl<R: Send + 'static> WaiterTable for Waiters<R> {
     }
 
     fn expired(&self, now: Instant) -> Vec<ProposalId> {
-        let table = self.table.lock();
-        table.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
+        if self.earliest.load(Ordering::Relaxed) > self.since_epoch(now) {
+            return Vec::new();
+        }
+        let Self { origin, incarnation, .. } = *self;
+        let mut expired = Vec::new();
+        let mut table = self.table.lock();
+        while let Some(Reverse((deadline, sequence))) = table.deadlines.peek().copied()
+            && (deadline <= now || !table.waiting.contains_key(&sequence))
+        {
+            table.deadlines.pop();
+            if table.waiting.contains_key(&sequence) {
+                expired.push(ProposalId { origin, incarnation, sequence });
+            }
+        }
+        let next = table.deadlines.peek().map(|Reverse((deadline, _))| self.since_epoch(*deadline));
+        self.earliest.store(next.unwrap_or(u64::MAX), Ordering::Relaxed);
+        expired
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.table.lock().deadlines.first().map(|(at, _)| *at)
+        let nanos = self.earliest.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then(|| self.epoch + Duration::from_nanos(nanos))
     }
 
     fn len(&self) -> usize {
@@ -145,6 +290,7 @@ impl<R: Send + 'static> WaiterTable for Waiters<R> {
             table.closed = true;
             table.deadlines.clear();
             table.bytes = 0;
+            self.earliest.store(u64::MAX, Ordering::Relaxed);
             std::mem::take(&mut table.waiting)
         };
         for waiting in waiting.into_values() {
@@ -155,39 +301,77 @@ impl<R: Send + 'static> WaiterTable for Waiters<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::waiter::pending;
 
     const ID: ProposalId = ProposalId { origin: 1, incarnation: 1, sequence: 1 };
 
-    #[test]
-    fn a_proposal_is_answered_once() {
-        let waiters = Waiters::new();
-        let (resolver, answer) = pending();
-        waiters.register(ID, Instant::now(), (1, 9), Waiter::Apply(resolver));
-        waiters.applied(ID, Applied { index: 5, term: 2, output: "a" });
-        waiters.refuse(ID, ProposeError::NoLeader);
-        assert_eq!(answer.wait(), Ok(Applied { index: 5, term: 2, output: "a" }));
-        assert_eq!(waiters.next_deadline(), None);
+    fn waiters<R>() -> Waiters<R> {
+        Waiters::new(1, 1)
     }
 
     #[test]
-    fn the_deadline_names_who_has_waited_too_long() {
-        let waiters: Waiters<()> = Waiters::new();
+    fn a_proposal_is_answered_once() {
+        let waiters = Arc::new(waiters());
+        let (resolver, answer) = pending();
+        waiters.register(ID, Instant::now(), (1, 9), Waiter::Apply(resolver));
+        let applied = Applied { index: 5, term: 2, output: "a" };
+        let mut answers = Answers::new(Arc::clone(&waiters));
+        answers.give(ID, applied);
+        drop(answers);
+        waiters.refuse(ID, ProposeError::NoLeader);
+        assert_eq!(answer.wait(), Ok(applied));
+        assert_eq!(waiters.len(), 0);
+    }
+
+    #[test]
+    fn the_same_number_of_another_member_or_start_is_another_proposal() {
+        let waiters = Arc::new(waiters());
+        let (resolver, answer) = pending();
+        waiters.register(ID, Instant::now(), (1, 9), Waiter::Apply(resolver));
+        let applied = Applied { index: 5, term: 2, output: "a" };
+        let mut answers = Answers::new(Arc::clone(&waiters));
+        answers.give(ProposalId { origin: 2, ..ID }, applied);
+        answers.flush();
+        waiters.refuse(ProposalId { incarnation: 2, ..ID }, ProposeError::NoLeader);
+        assert!(!answer.is_ready());
+    }
+
+    #[test]
+    fn the_deadline_names_who_has_waited_too_long_once() {
+        let waiters: Waiters<()> = waiters();
         let (resolver, answer) = pending();
         let now = Instant::now();
         waiters.register(ID, now + Duration::from_secs(1), (1, 9), Waiter::Apply(resolver));
         assert!(waiters.expired(now).is_empty());
+        assert!(waiters.next_deadline().is_some_and(|next| next <= now + Duration::from_secs(1)));
         assert_eq!(waiters.expired(now + Duration::from_secs(1)), [ID]);
         waiters.refuse(ID, ProposeError::NoLeader);
         assert_eq!(answer.wait(), Err(ProposeError::NoLeader));
+        assert!(waiters.expired(now + Duration::from_secs(9)).is_empty());
+        assert_eq!(waiters.next_deadline(), None);
+    }
+
+    #[test]
+    fn deadlines_of_what_was_answered_do_not_pile_up() {
+        let waiters: Waiters<()> = waiters();
+        let late = Instant::now() + Duration::from_secs(60);
+        let (resolver, _stays) = pending();
+        waiters.register(ID, late, (1, 9), Waiter::Apply(resolver));
+        for sequence in 2..10 * STALE_DEADLINES as u64 {
+            let (resolver, answer) = pending();
+            let id = ProposalId { sequence, ..ID };
+            waiters.register(id, late, (1, 9), Waiter::Apply(resolver));
+            waiters.refuse(id, ProposeError::NoLeader);
+            assert!(answer.is_ready());
+        }
+        assert!(waiters.table.lock().deadlines.len() < 2 * STALE_DEADLINES);
+        assert_eq!(waiters.expired(late), [ID]);
     }
 
     #[test]
     fn whoever_waits_when_the_node_ends_is_told_that_the_outcome_is_unknown() {
-        let waiters: Waiters<()> = Waiters::new();
+        let waiters: Waiters<()> = waiters();
         let (resolver, answer) = pending();
         waiters.register(ID, Instant::now(), (1, 9), Waiter::Apply(resolver));
         waiters.close();
@@ -199,7 +383,7 @@ mod tests {
 
     #[test]
     fn proposals_that_wait_are_bounded_in_bytes() {
-        let waiters: Waiters<()> = Waiters::new();
+        let waiters: Waiters<()> = waiters();
         let id = |sequence| ProposalId { sequence, ..ID };
         let register = |sequence, bytes| {
             let (resolver, answer) = pending();

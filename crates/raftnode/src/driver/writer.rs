@@ -226,6 +226,11 @@ impl Seat {
         }
     }
 
+    /// Whether it sits with the node thread.
+    pub(super) const fn is_inline(&self) -> bool {
+        matches!(self, Self::Inline(_))
+    }
+
     /// Moves an inline writer to a thread of its own.
     pub(super) fn move_to_thread(&mut self) -> std::io::Result<()> {
         if !matches!(self, Self::Inline(_)) {
@@ -234,6 +239,7 @@ impl Seat {
         let Self::Inline(writer) = std::mem::replace(self, Self::Gone) else { return Ok(()) };
         let (jobs, queue) = channel();
         let (finished, done) = channel();
+        writer.shared.writes_inline.store(false, Ordering::Relaxed);
         thread::Builder::new().name("oarlock-writer".into()).spawn(move || {
             serve(*writer, &queue);
             drop(finished);

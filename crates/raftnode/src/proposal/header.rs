@@ -9,7 +9,7 @@
 //! refuses. `Entry.context` is never used: raft-rs gives it a meaning of its own in messages, and not every path
 //! keeps it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use oarlock_membership::{ChangeError, Cluster, ProposalId};
 use prost::Message as _;
 use raft::eraftpb::Entry;
@@ -157,7 +157,7 @@ impl Payload {
         if !entry.context.is_empty() {
             return Err(HeaderError::Context);
         }
-        Self::decode(&convert::from_raft(entry.data.clone()))
+        Self::read(convert::from_raft(entry.data.clone()))
     }
 
     /// Reads an entry's data without copying what was proposed.
@@ -165,6 +165,10 @@ impl Payload {
     /// # Errors
     /// The data was not written by [`encode`](Self::encode) of this version or an older one.
     pub fn decode(data: &Bytes) -> Result<Self, HeaderError> {
+        Self::read(data.clone())
+    }
+
+    fn read(mut data: Bytes) -> Result<Self, HeaderError> {
         let Some((&kind, rest)) = data.split_first() else { return Ok(Self::Empty) };
         if kind != APPLICATION && kind != ATTRIBUTES {
             return Err(HeaderError::UnknownKind(kind));
@@ -177,11 +181,11 @@ impl Payload {
         let (incarnation, rest) = varint(rest).ok_or(HeaderError::Malformed)?;
         let (sequence, rest) = varint(rest).ok_or(HeaderError::Malformed)?;
         let id = ProposalId { origin, incarnation, sequence };
-        let body = data.slice(data.len() - rest.len()..);
+        data.advance(data.len() - rest.len());
         if kind == APPLICATION {
-            return Ok(Self::Application { id, data: body });
+            return Ok(Self::Application { id, data });
         }
-        let update = Attributes::decode(body)
+        let update = Attributes::decode(data)
             .map_err(|error| HeaderError::Attributes(error.to_string()))?
             .try_into()?;
         Ok(Self::Attributes { id, update })
