@@ -35,6 +35,7 @@ pub(super) const SLOW: Work = Work {
         let noise = Noise::new();
         let nodes = Nodes::start(&without_snapshots(), &setting.dir.join("nodes"), 3)?;
         let loops = LoopedNodes::start(&setting.dir.join("loops"), 3)?;
+        let window = Duration::from_millis(if setting.args.quick { 400 } else { 1500 });
         let (mut our_gaps, mut their_gaps) = (Vec::new(), Vec::new());
         for (slow, to) in
             [(Who::Leader, To::Leader), (Who::Leader, To::All), (Who::Follower, To::Leader)]
@@ -55,7 +56,7 @@ pub(super) const SLOW: Work = Work {
                     disks: &loops.disks,
                     heartbeats: &loops.heartbeats,
                 };
-                let case = (slow, to, in_flight);
+                let case = Case { slow, to, in_flight, window };
                 let mut contenders: [Turn<'_, Error>; 2] = [
                     Box::new(|samples| theirs.turn(case, &noise, samples, &mut their_gaps)),
                     Box::new(|samples| ours.turn(case, &noise, samples, &mut our_gaps)),
@@ -110,6 +111,14 @@ impl To {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Case {
+    slow: Who,
+    to: To,
+    in_flight: usize,
+    window: Duration,
+}
+
 /// One contender.
 struct Side<'a, S> {
     services: Vec<&'a S>,
@@ -121,7 +130,7 @@ struct Side<'a, S> {
 impl<S: Service + Sync> Side<'_, S> {
     fn turn(
         &self,
-        (slow, to, in_flight): (Who, To, usize),
+        Case { slow, to, in_flight, window }: Case,
         noise: &Noise,
         samples: &mut Vec<f64>,
         gaps: &mut Vec<f64>,
@@ -138,7 +147,7 @@ impl<S: Service + Sync> Side<'_, S> {
         let caller = Caller { noise, len: LEN, in_flight };
         self.disks[slow].delay(DELAY);
         self.heartbeats[self.leader].begin();
-        samples.push(caller.run_for(services, Duration::from_secs(2))?);
+        samples.push(caller.run_for(services, window)?);
         let seen = self.heartbeats[self.leader].gaps();
         gaps.extend(seen.iter().map(|gap| gap.as_nanos() as f64));
         self.disks[slow].delay(Duration::ZERO);
