@@ -15,6 +15,8 @@ mod support;
 mod points;
 use points::{Failure, Place, Point};
 
+mod process;
+
 mod world;
 use world::World;
 
@@ -25,6 +27,8 @@ enum Action {
     Die,
     /// The operation fails.
     Fail,
+    /// The process aborts, all its members with it.
+    Abort,
     /// The thread stands still for longer than an election timeout.
     Wait,
 }
@@ -47,6 +51,11 @@ fn try_all(group: &[Point]) {
             }
         }
     }
+    side_by_side(&runs, try_one);
+}
+
+/// Some runs at a time; all of them must come to a good end.
+fn side_by_side(runs: &[Run<'_>], try_one: impl Fn(&Run<'_>) -> Result<(), String> + Sync) {
     let next = AtomicUsize::new(0);
     // They mostly wait: for elections, deadlines, and what was told to wait.
     let failures: Vec<String> = thread::scope(|scope| {

@@ -1,7 +1,9 @@
-//! A cluster on simulated disks, clients that write to it all the time, and one failpoint.
+//! A cluster on simulated disks or real ones, clients that write to it all the time, and one failpoint.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,6 +19,9 @@ use parking_lot::Mutex;
 use crate::points::{Failure, Place, Stir};
 use crate::support::{Journal, member, wait_for};
 use crate::{Action, Run};
+
+/// What a process says before each line that was acknowledged to one of its clients.
+pub(crate) const ACK: &str = "acknowledged: ";
 
 /// Longer than an election timeout.
 const PAUSE: Duration = Duration::from_millis(450);
@@ -37,8 +42,30 @@ pub(crate) struct World {
     learners: u64,
 }
 
+/// Where a member's log and snapshots are.
+enum Disk {
+    Simulated(SimDisk),
+    Real(PathBuf),
+}
+
+impl Disk {
+    fn options(&self) -> WalOptions {
+        match self {
+            Self::Simulated(disk) => WalOptions::new("/data").vfs(Arc::new(disk.clone())),
+            Self::Real(folder) => WalOptions::new(folder),
+        }
+    }
+
+    fn simulated(&self) -> &SimDisk {
+        match self {
+            Self::Simulated(disk) => disk,
+            Self::Real(folder) => panic!("{} is no simulated disk", folder.display()),
+        }
+    }
+}
+
 struct Member {
-    disk: SimDisk,
+    disk: Disk,
     journal: Journal,
     handle: Option<NodeHandle<usize>>,
     /// What it says from now on nobody hears: its power is off.
@@ -61,6 +88,16 @@ impl World {
     /// A healthy cluster that takes writes. The name makes its members' ids its own, so that several can run beside each
     /// other in a process that has one registry of failpoints.
     pub(crate) fn new(name: &str, place: Place) -> Self {
+        Self::on(name, place, None, false)
+    }
+
+    /// The same on real files below a folder, as they were left there. Aloud, so that another process hears of what is
+    /// acknowledged.
+    pub(crate) fn below(folder: &Path, name: &str, place: Place, aloud: bool) -> Self {
+        Self::on(name, place, Some(folder), aloud)
+    }
+
+    fn on(name: &str, place: Place, folder: Option<&Path>, aloud: bool) -> Self {
         let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31) ^ u64::from(byte));
         let alone = place == Place::Alone;
         let count = if alone { 1 } else { 3 };
@@ -88,16 +125,22 @@ impl World {
         };
         let ids: Vec<u64> = world.founders.members().map(|member| member.id).collect();
         for &id in &ids {
-            world.members.insert(id, Member::new(SimDisk::new()));
+            let disk = folder.map_or_else(
+                || Disk::Simulated(SimDisk::new()),
+                |folder| Disk::Real(folder.join(format!("{id:x}"))),
+            );
+            let again = disk.options().exists().expect("it can be looked for");
+            world.members.insert(id, Member::new(disk));
             let cluster = world.founders.clone();
-            world.boot(id, &Boot::New { id, cluster }).expect("a new member boots");
+            let how = if again { Boot::Restart } else { Boot::New { id, cluster } };
+            world.boot(id, &how).expect("it boots");
         }
         wait_for("a leader", || {
             world.handle(ids[0]).campaign();
             thread::sleep(Duration::from_millis(20));
             world.leader()
         });
-        world.load.start(&ids, seed);
+        world.load.start(&ids, seed, aloud);
         world.load.wait_for_more();
         let leader = wait_for("a leader", || world.leader());
         world.target = match place {
@@ -122,10 +165,7 @@ impl World {
     /// Starts a member from what its disk holds.
     fn boot(&mut self, id: u64, how: &Boot) -> Result<(), String> {
         let member = self.members.get_mut(&id).expect("a member");
-        let options = WalOptions::new("/data")
-            .segment_size(64 << 10)
-            .vfs(Arc::new(member.disk.clone()))
-            .maintainer(false);
+        let options = member.disk.options().segment_size(64 << 10).maintainer(false);
         let mut log = options.open_or_create().map_err(|error| text_of(&error))?;
         let snapshots = log.snapshots();
         let recovered = boot(&mut log, &*snapshots, how).map_err(|error| text_of(&error))?;
@@ -150,6 +190,7 @@ impl World {
         let point = format!("{}@{:x}", run.point.name, self.target);
         let hits = Arc::new(AtomicUsize::new(0));
         match run.action {
+            Action::Abort => fail::cfg(&point, "return(abort)").expect("an action"),
             Action::Die => fail::cfg_callback(&point, self.death(&hits)).expect("a callback"),
             Action::Fail => fail::cfg(&point, "1*return->off").expect("an action"),
             Action::Wait => fail::cfg_callback(&point, pause(&hits)).expect("a callback"),
@@ -158,6 +199,7 @@ impl World {
         let mut failed = None;
         loop {
             let done = match run.action {
+                Action::Abort => false, // nobody is left then
                 Action::Die | Action::Wait => hits.load(Ordering::SeqCst) > 0,
                 Action::Fail => failed.is_some() || self.has_failed(run.point.failure),
             };
@@ -182,7 +224,8 @@ impl World {
     /// Power off, at the instant at which a thread of the target comes to the point.
     fn death(&self, hits: &Arc<AtomicUsize>) -> impl Fn() + Send + Sync + 'static {
         let member = &self.members[&self.target];
-        let (disk, dead, hits) = (member.disk.clone(), Arc::clone(&member.dead), Arc::clone(hits));
+        let (disk, dead, hits) =
+            (member.disk.simulated().clone(), Arc::clone(&member.dead), Arc::clone(hits));
         let (network, target) = (self.network.clone(), self.target);
         move || {
             dead.store(true, Ordering::SeqCst); // first: what is answered from here on, nobody hears
@@ -206,7 +249,7 @@ impl World {
     fn bury(&mut self) {
         let member = self.members.get_mut(&self.target).expect("a member");
         self.load.handles.lock().remove(&self.target);
-        let disk = member.disk.reboot(Unsynced::Random(self.seed));
+        let disk = Disk::Simulated(member.disk.simulated().reboot(Unsynced::Random(self.seed)));
         if let Some(handle) = member.handle.take() {
             handle.shutdown();
         }
@@ -321,7 +364,8 @@ impl World {
             if let Some(handle) = member.handle.take() {
                 handle.shutdown();
             }
-            *member = Member::new(member.disk.reboot(Unsynced::Random(self.seed)));
+            let disk = member.disk.simulated().reboot(Unsynced::Random(self.seed));
+            *member = Member::new(Disk::Simulated(disk));
         }
         if self.members[&target].handle.is_none() {
             self.boot(target, &Boot::Restart).expect("what is left on the disk boots");
@@ -329,9 +373,14 @@ impl World {
     }
 
     /// The cluster takes writes, at every member; nothing acknowledged is lost, and all have the same.
-    pub(crate) fn check(mut self) {
+    pub(crate) fn check(self) {
+        self.check_with(Vec::new());
+    }
+
+    /// The same, with what an earlier life acknowledged.
+    pub(crate) fn check_with(mut self, mut acknowledged: Vec<String>) {
         self.load.wait_for_more();
-        let mut acknowledged = self.load.stop();
+        acknowledged.extend(self.load.stop());
         for id in self.members.keys() {
             let line = format!("at last {id:x}");
             wait_for("a write at every member", || {
@@ -362,13 +411,15 @@ impl World {
 }
 
 impl Member {
-    fn new(disk: SimDisk) -> Self {
+    fn new(disk: Disk) -> Self {
         Self { disk, journal: Journal::default(), handle: None, dead: Arc::default() }
     }
 }
 
 impl Load {
-    fn start(&mut self, ids: &[u64], seed: u64) {
+    /// With lines that no other process writes.
+    fn start(&mut self, ids: &[u64], seed: u64, aloud: bool) {
+        let life = std::process::id();
         self.clients = (0..2)
             .map(|client: u64| {
                 let mut rng = fastrand::Rng::with_seed(seed ^ client);
@@ -384,11 +435,14 @@ impl Load {
                         let Some((handle, dead)) = handles.lock().get(&at).cloned() else {
                             continue;
                         };
-                        let line = format!("client {client}, line {n}");
+                        let line = format!("life {life}, client {client}, line {n}");
                         let deadline = Instant::now() + Duration::from_millis(400);
                         let told = handle.propose_by(line.clone(), deadline).wait();
                         // Of what was answered in the instant of the power cut nobody knows whether anybody heard it.
                         if told.is_ok() && !dead.load(Ordering::SeqCst) {
+                            if aloud {
+                                let _ = writeln!(std::io::stdout().lock(), "{ACK}{line}");
+                            }
                             acknowledged.lock().push(line);
                         }
                     }
