@@ -165,7 +165,9 @@ impl Config {
         self
     }
 
-    /// Append messages under way to one follower. Defaults to 512, as in etcd.
+    /// Append messages under way to one follower. Defaults to 512, as in etcd: enough small ones to fill a round trip. Of
+    /// large ones the transport bounds the bytes: what its queue has no room for is lost, and sent again when the follower
+    /// answers.
     pub const fn max_inflight_msgs(mut self, messages: usize) -> Self {
         self.max_inflight_msgs = messages;
         self

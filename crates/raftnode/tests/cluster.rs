@@ -561,3 +561,36 @@ fn the_window_of_a_removed_member_is_closed() {
     assert_eq!(window.accept(late(removed)), Verdict::Stale);
     assert_eq!(window.accept(late(leader)), Verdict::First);
 }
+
+/// Joint changes through the handle: left by the leader, or when the proposer says so.
+#[test]
+fn members_are_replaced_jointly() {
+    let mut cluster = TestCluster::new(3, config());
+    let leader = cluster.leader();
+    cluster.handle(leader).propose("before").wait().expect("applied");
+    let (old, new) = (cluster.follower(), member(0x77));
+    let changes = vec![Change::AddVoter(new.clone()), Change::Remove(old)];
+    let change = cluster.handle(leader).change_members_jointly(changes);
+    cluster.join(&new);
+    let members = change.wait().expect("accepted");
+    assert!(members.member(new.id).is_some() && members.is_removed(old));
+    let status = cluster.handle(leader).status();
+    assert!(status.voters_outgoing.is_empty() && status.voters.contains(&new.id), "{status:?}");
+    assert!(matches!(cluster.handle(old).wait_end(), NodeEnd::Removed));
+    cluster.stop(old);
+    cluster.settle(1);
+
+    let leader = cluster.leader();
+    let promoted = vec![Change::AddVoter(member(0x88)), Change::Remove(new.id)];
+    cluster.handle(leader).enter_joint(promoted).wait().expect("it is in force");
+    let status = cluster.handle(leader).status();
+    assert!(status.voters_outgoing.contains(&new.id), "until the proposer leaves it: {status:?}");
+    cluster.join(&member(0x88));
+    cluster.handle(leader).propose("joint").wait().expect("both majorities are there");
+    cluster.handle(leader).leave_joint().wait().expect("it can be left");
+    let status = cluster.handle(leader).status();
+    assert!(status.voters_outgoing.is_empty() && status.voters.contains(&0x88), "{status:?}");
+    assert!(matches!(cluster.handle(new.id).wait_end(), NodeEnd::Removed));
+    cluster.stop(new.id);
+    assert_eq!(cluster.settle(2), ["before", "joint"]);
+}

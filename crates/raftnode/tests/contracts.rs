@@ -44,6 +44,8 @@ fn the_role_is_published_before_the_messages_of_its_ready_leave() {
 fn nothing_in_the_loop_waits_for_a_reader() {
     let cluster = TestCluster::new(3, config());
     let leader = cluster.leader();
+    // So that what is committed and not applied below can only be the one that hangs.
+    cluster.handle(leader).propose("before").wait().expect("applied");
     let stuck = cluster.handle(leader).propose("hang");
     wait_for("the state machine to hang", || {
         let status = cluster.handle(leader).status();

@@ -30,6 +30,8 @@ struct Answer {
     index: u64,
     id: ProposalId,
     result: Result<Arc<Cluster>, ChangeMembersError>,
+    /// Its proposer leaves the joint configuration itself, and has to know when.
+    may_be_joint: bool,
 }
 
 impl Core {
@@ -40,11 +42,12 @@ impl Core {
     pub fn handle_change_committed(&mut self, entry: &Entry) -> MembersApplied {
         self.changes.applied = entry.index;
         let view = convert::entry_view(entry);
-        let mut order = None;
+        let (mut order, mut explicit) = (None, false);
         let (changed, id, result) = match ChangeEntry::read(&view) {
             Ok(Some(change)) => match self.apply_change(&change) {
                 Ok(()) => {
                     order = change.rescue;
+                    explicit = change.transition == ConfChangeTransition::Explicit;
                     (true, change.proposal, Ok(Arc::clone(&self.cluster)))
                 }
                 Err(error) => (false, change.proposal, Err(error)),
@@ -61,7 +64,7 @@ impl Core {
         if changed {
             self.members_changed(entry.index, order);
         }
-        self.answer(entry.index, id, result);
+        self.answer(entry.index, id, result, explicit);
         self.members_applied(changed)
     }
 
@@ -108,7 +111,7 @@ impl Core {
             }
             Err(error) => Err(error.into()),
         };
-        self.answer(index, Some(id), result);
+        self.answer(index, Some(id), result, true);
         self.members_applied(changed)
     }
 
@@ -172,17 +175,21 @@ impl Core {
         index: u64,
         id: Option<ProposalId>,
         result: Result<Arc<Cluster>, ChangeMembersError>,
+        may_be_joint: bool,
     ) {
         if let Some(id) = id.filter(|id| id.origin == self.raw.raft.id) {
-            self.changes.answers.push_back(Answer { index, id, result });
+            self.changes.answers.push_back(Answer { index, id, result, may_be_joint });
         }
     }
 
     /// Answers changes once the next can be proposed: applied, and joint ones left again (O8).
     pub(super) fn answer_changes(&mut self) {
         while let Some(first) = self.changes.answers.front() {
-            let joint = self.configuration.is_joint() && !planted("joint-change-answered-early");
-            if first.index > self.applied || (joint && first.result.is_ok()) {
+            let halfway = self.configuration.is_joint()
+                && first.result.is_ok()
+                && !first.may_be_joint
+                && !planted("joint-change-answered-early");
+            if first.index > self.applied || halfway {
                 break;
             }
             if let Some(Answer { id, result, .. }) = self.changes.answers.pop_front() {

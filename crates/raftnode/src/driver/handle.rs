@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use oarlock_membership::record::ConfChangeTransition;
 use oarlock_membership::{Change, ChangeEntry, Cluster, EntryKind, ProposalId};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
@@ -104,8 +105,33 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// Adds, promotes or removes a member; resolves when the change is applied here and the next can be proposed (O8).
     pub fn change_members(&self, change: Change) -> Pending<Arc<Cluster>, ChangeMembersError> {
+        self.propose_change(ChangeEntry::new(change))
+    }
+
+    /// Several changes as one, by joint consensus (Raft thesis, section 4.3): until it is over, majorities of the old and of
+    /// the new members are needed. It resolves when the joint configuration was left again, which the leader sees to (O8).
+    /// Use it to replace members without a moment in which fewer would do.
+    pub fn change_members_jointly(
+        &self,
+        changes: Vec<Change>,
+    ) -> Pending<Arc<Cluster>, ChangeMembersError> {
+        self.propose_change(ChangeEntry::joint(changes, ConfChangeTransition::Implicit))
+    }
+
+    /// As [`change_members_jointly`](Self::change_members_jointly), but resolves when the joint configuration is in force, and
+    /// stays in it until [`leave_joint`](Self::leave_joint): for those who want to see the new members work first.
+    pub fn enter_joint(&self, changes: Vec<Change>) -> Pending<Arc<Cluster>, ChangeMembersError> {
+        self.propose_change(ChangeEntry::joint(changes, ConfChangeTransition::Explicit))
+    }
+
+    /// Leaves the joint configuration that [`enter_joint`](Self::enter_joint) entered.
+    pub fn leave_joint(&self) -> Pending<Arc<Cluster>, ChangeMembersError> {
+        self.propose_change(ChangeEntry::leave_joint())
+    }
+
+    fn propose_change(&self, change: ChangeEntry) -> Pending<Arc<Cluster>, ChangeMembersError> {
         let id = self.shared().next_id();
-        let (kind, data) = ChangeEntry::new(change).proposed_by(id).encode();
+        let (kind, data) = change.proposed_by(id).encode();
         let kind = match kind {
             EntryKind::ConfChange => ForwardKind::ConfChange,
             EntryKind::ConfChangeV2 | EntryKind::Normal => ForwardKind::ConfChangeV2,
