@@ -26,8 +26,9 @@
 //!
 //! # What this crate does not do
 //!
-//! It starts no thread unasked ([`Maintainer`] is one you may ask for), and it does not repair bit rot. The README argues
-//! each promise; `docs/wal-format.md` in the repository has the bytes.
+//! It starts no thread unasked ([`Maintainer`] is one you may ask for), and opening it never repairs damage: [`repair`]
+//! plans what can be done, and does it when told. The README argues each promise; `docs/wal-format.md` in the repository
+//! has the bytes.
 
 mod bell;
 

@@ -71,10 +71,11 @@ pub struct HardState {
     pub commit: u64,
 }
 
+/// The vote in hexadecimal, as ids are written everywhere.
 impl fmt::Display for HardState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { term, vote, commit } = self;
-        write!(f, "term {term} vote {vote} commit {commit}")
+        write!(f, "term {term} vote {vote:x} commit {commit}")
     }
 }
 

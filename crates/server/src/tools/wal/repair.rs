@@ -58,7 +58,7 @@ pub(crate) fn repair(flags: &RepairFlags) -> Result<ExitCode, Failure> {
         print(&format!("done: the log ends with {}{copy}\n", done.last))?;
         if plan.weight() > Weight::Nothing {
             print(
-                "this member has forgotten what it may have acknowledged: its old peers, if there are any, will refuse it\n",
+                "this member has forgotten what it may have acknowledged: never let it back among members that remember\n",
             )?;
         }
     }
