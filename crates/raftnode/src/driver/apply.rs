@@ -2,8 +2,9 @@
 
 use std::sync::mpsc::{Sender, SyncSender};
 
-use super::handoff::{ApplyQueue, Step};
+use super::handoff::ApplyQueue;
 use super::panicked;
+use super::step::Step;
 use crate::core::MembersApplied;
 use crate::{ApplyError, StateMachine};
 

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use raft::eraftpb::Entry;
 
 use super::handle::{NodeHandle, Running};
-use super::handoff::{ApplyQueue, Step};
+use super::handoff::ApplyQueue;
 use super::node::{Node, Threads};
 use super::peers::{PeerHandler, Queries};
 use super::shared::Shared;
+use super::step::Step;
 use super::waiters::Waiters;
 use super::writer::{Seat, Writer};
 use super::{apply, snapshots};

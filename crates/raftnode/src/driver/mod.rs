@@ -29,6 +29,7 @@ mod peers;
 mod requests;
 mod shared;
 mod snapshots;
+mod step;
 mod stop;
 mod ticker;
 mod waiters;
@@ -38,7 +39,8 @@ mod writer;
 mod builder;
 pub use builder::NodeBuilder;
 
-pub use handoff::{Apply, ApplyQueue, Command, Step};
+pub use handoff::{Apply, ApplyQueue};
+pub use step::{Command, Step};
 
 mod handle;
 pub use handle::NodeHandle;
