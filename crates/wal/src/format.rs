@@ -48,6 +48,7 @@ impl Key {
 
     /// The checksum of the entry with this index. It is keyed with that too: an entry read by itself proves which one it
     /// is, whatever table led to it.
+    #[inline]
     pub(crate) fn entry_crc(self, lsn: Lsn, index: u64, bytes: &[u8]) -> u32 {
         let mut hasher = self.hasher(lsn, index);
         hasher.update(bytes);
@@ -55,6 +56,7 @@ impl Key {
     }
 
     /// A checksum begun for what stands at `lsn`. A CRC tells any two initial values apart, whatever follows.
+    #[inline]
     fn hasher(self, lsn: Lsn, index: u64) -> crc32fast::Hasher {
         let lsn = match lsn {
             _ if planted("crc-not-keyed") => Lsn::default(),
@@ -76,12 +78,14 @@ pub(crate) const fn padded(len: usize) -> usize {
 }
 
 /// The four bytes at `at`; zeros beyond the end, so that no caller can panic.
+#[inline]
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
     word.copied().map_or(0, u32::from_le_bytes)
 }
 
 /// The eight bytes at `at`; zeros beyond the end.
+#[inline]
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
     word.copied().map_or(0, u64::from_le_bytes)

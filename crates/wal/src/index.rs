@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::format::Trailer;
 use crate::segment::Segment;
 use crate::writer::Held;
-use crate::{EntryId, SegmentId};
+use crate::{EntryId, Error, SegmentId};
 
 mod run;
 use run::Run;
@@ -231,11 +231,16 @@ impl Index {
     }
 
     /// The entries from `lo` to before `hi` that stand in one segment with `lo`, as many as `places` has room for, which
-    /// takes one more number than entries. [`Piece::locate`] completes it.
-    pub(crate) fn piece(&self, lo: u64, hi: u64, places: &mut [u32]) -> Option<Piece> {
+    /// takes one more number than entries. [`Piece::locate`] completes it. `None` if `lo` is not there.
+    pub(crate) fn piece(
+        &self,
+        lo: u64,
+        hi: u64,
+        places: &mut [u32],
+    ) -> Result<Option<Piece>, Error> {
         let after = self.runs.partition_point(|run| run.first <= lo);
-        let run = self.runs.get(after.checked_sub(1)?).filter(|run| lo < run.next())?;
-        run.piece(lo, hi, places)
+        let run = after.checked_sub(1).and_then(|at| self.runs.get(at));
+        run.filter(|run| lo < run.next()).map(|run| run.piece(lo, hi, places)).transpose()
     }
 
     /// The segments on disk, oldest first.

@@ -364,7 +364,7 @@ impl Inner {
 
     fn piece(&self, range: Range<u64>, places: &mut [u32]) -> Result<Piece, Error> {
         let state = self.state.read();
-        let piece = state.index.piece(range.start, range.end, places);
+        let piece = state.index.piece(range.start, range.end, places)?;
         piece.ok_or_else(|| state.out_of_range(range.start))
     }
 

@@ -19,13 +19,12 @@ impl<F: Fn(Range<u64>, &mut [u32]) -> Result<Piece, Error>> Find for F {}
 pub(crate) fn entry(index: u64, find: impl Find) -> Result<Entry, Error> {
     let mut places = [0; 2];
     let piece = find(index..index.saturating_add(1), &mut places)?;
-    piece.locate(&mut places)?;
-    let [start, end] = places;
-    let mut view = piece.segment.view(start, end)?;
-    let (term, kind, payload) = piece.segment.entry(&view, start, index)?;
-    view.truncate(payload.end);
-    view.advance(payload.start);
-    Ok(Entry { index, term, kind, data: view })
+    piece.locate(&mut places);
+    let (term, kind, payload) = piece.entry(places[0], index)?;
+    let mut data = piece.bytes;
+    data.truncate(payload.end);
+    data.advance(payload.start);
+    Ok(Entry { index, term, kind, data })
 }
 
 /// Reads `range`, up to `max_bytes` of payload but one entry at least.
@@ -80,16 +79,11 @@ fn each<B>(
     let mut lo = range.start;
     while lo < range.end {
         let piece = find(lo..range.end, &mut places)?;
-        piece.locate(&mut places)?;
-        let (start, end) = (places[0], places[piece.len]);
-        let view = piece.segment.view(start, end)?;
-        for (index, offset) in (piece.first..).zip(&places[..piece.len]) {
-            let from = offset.wrapping_sub(start) as usize;
-            let rest = view.get(from..).unwrap_or_default();
-            let (term, kind, payload) = piece.segment.entry(rest, *offset, index)?;
+        piece.locate(&mut places);
+        for (index, place) in (piece.first..).zip(&places[..piece.len]) {
+            let (term, kind, payload) = piece.entry(*place, index)?;
             let left = usize::try_from(range.end - index).unwrap_or(usize::MAX);
-            let head = Head { index, term, kind, left };
-            let shown = one(&view, head, from + payload.start..from + payload.end);
+            let shown = one(&piece.bytes, Head { index, term, kind, left }, payload);
             if shown.is_break() {
                 return Ok(shown);
             }

@@ -146,7 +146,7 @@ impl ReadOnly {
     }
 
     fn piece(&self, range: Range<u64>, places: &mut [u32]) -> Result<Piece, Error> {
-        let piece = self.state.index.piece(range.start, range.end, places);
+        let piece = self.state.index.piece(range.start, range.end, places)?;
         piece.ok_or_else(|| self.state.out_of_range(range.start))
     }
 

@@ -1,7 +1,6 @@
 //! A segment: one file of the log, of fixed length, every block of it written before its first use.
 
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::format::{FRAMES_START, Footer, Key, Position, SegmentHeader, Slot};
 use crate::vfs::{File, Vfs};
-use crate::{Damage, Error, Lsn, SegmentId, format};
+use crate::{Damage, Error, Lsn, SegmentId};
 
 mod make;
 
@@ -228,19 +227,6 @@ impl Segment {
         let len = end.checked_sub(start).ok_or_else(|| Error::corrupt(self.id, start, damage))?;
         let view = self.file.view(u64::from(start), len as usize);
         view.map_err(|source| self.failed("map", source))
-    }
-
-    /// Checks entry `index`, which stands at `offset`, in bytes that begin there. Gives its term, its kind, and where its
-    /// payload is in them.
-    #[inline]
-    pub(crate) fn entry(
-        &self,
-        bytes: &[u8],
-        offset: u32,
-        index: u64,
-    ) -> Result<(u64, u8, Range<usize>), Error> {
-        format::read_entry(bytes, self.key, Lsn::new(self.id, offset), index)
-            .map_err(|fault| Error::corrupt(self.id, offset, fault.damage))
     }
 
     /// The damage that a wrong length is.

@@ -164,6 +164,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
+#[inline]
 fn head_at(bytes: &[u8], lsn: Lsn) -> Option<EntryHead> {
     let bytes: &[u8; ENTRY_HEADER] = bytes.first_chunk()?;
     let word = u64_at(bytes, 8);
@@ -252,6 +253,7 @@ fn check_body(frame: &Frame<'_>, key: Key, digest: u32) -> Result<(), Fault> {
 
 /// Reads entry `index` from `bytes`, which begin with its header at `lsn`, and checks it. Gives term, kind, and where
 /// its payload is in `bytes`.
+#[inline]
 pub(crate) fn read_entry(
     bytes: &[u8],
     key: Key,

@@ -1,10 +1,13 @@
 //! The entries of one segment: where they stand, in memory or in the segment's footer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::format::{Footer, Trailer};
+use bytes::Bytes;
+
+use crate::format::{FRAMES_START, Footer, Key, Trailer, read_entry};
 use crate::segment::Segment;
-use crate::{EntryId, Error};
+use crate::{EntryId, Error, Lsn, SegmentId};
 
 /// The live entries of one segment.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ enum Offsets {
     /// It was left; the footer is yet to be written, and says nothing of what was overwritten since.
     Left(Arc<Footer>),
     /// In the footer's table, which begins at `at` in the file: no heap.
-    Table { at: u32, n: u32 },
+    Table { at: u32 },
 }
 
 /// A segment that was left, and what is still to be written to it.
@@ -44,10 +47,14 @@ pub(crate) struct Left {
     pub(crate) footer: Option<Arc<Footer>>,
 }
 
-/// Consecutive entries of one segment.
+/// Consecutive entries of one segment, and the bytes they stand in: held, so that the log may release the segment.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub(crate) segment: Arc<Segment>,
+    pub(crate) bytes: Bytes,
+    /// Where in the file the bytes begin.
+    start: u32,
+    segment: SegmentId,
+    key: Key,
     pub(crate) first: u64,
     pub(crate) len: usize,
     /// Where in the file, and how many, the places stand that are not known yet.
@@ -144,44 +151,53 @@ impl Run {
         if let Offsets::Left(footer) = &self.offsets
             && let Some(at) = footer.table(self.segment.size)
         {
-            self.offsets = Offsets::Table { at, n: footer.offsets.len() as u32 };
+            self.offsets = Offsets::Table { at };
         }
     }
 
     /// Takes all entries from a footer that was checked. What was truncated by it has been.
     pub(super) fn adopt(&mut self, trailer: &Trailer) {
-        self.offsets = Offsets::Table { at: trailer.table(), n: trailer.n };
+        self.offsets = Offsets::Table { at: trailer.table() };
         (self.len, self.end, self.reset) = (trailer.n.into(), trailer.end, trailer.reset);
     }
 
     /// The entries from `lo`, which is one of them, to before `hi`: as many as `places` has room for, which takes one more
     /// number than entries.
-    pub(super) fn piece(&self, lo: u64, hi: u64, places: &mut [u32]) -> Option<Piece> {
-        let room = places.len().checked_sub(1).filter(|room| *room > 0)?;
-        let len = (hi.min(self.next()).saturating_sub(lo) as usize).clamp(1, room);
+    pub(super) fn piece(&self, lo: u64, hi: u64, places: &mut [u32]) -> Result<Piece, Error> {
+        let len = hi.min(self.next()).saturating_sub(lo) as usize;
+        let len = len.min(places.len().saturating_sub(1));
         let from = (self.skip + (lo - self.first)) as usize;
-        let mut piece = Piece { segment: self.segment.clone(), first: lo, len, table: None };
-        let offsets = match &self.offsets {
-            Offsets::Growing(offsets) => offsets,
-            Offsets::Left(footer) => &footer.offsets,
-            Offsets::Table { at, n } => {
-                let there = (*n as usize).saturating_sub(from).min(len + 1);
-                piece.table = Some((at + 4 * from as u32, there));
-                places[len] = self.end;
-                return Some(piece);
+        let (start, end, table) = match &self.offsets {
+            Offsets::Growing(offsets) => self.known(offsets, from, &mut places[..=len]),
+            Offsets::Left(footer) => self.known(&footer.offsets, from, &mut places[..=len]),
+            Offsets::Table { at } => {
+                // Frames and footer: nothing of it is ever written again.
+                (FRAMES_START, self.segment.size, Some((at + 4 * from as u32, len)))
             }
         };
-        let offsets = offsets.get(from..)?;
-        let there = offsets.len().min(len + 1);
-        places[len] = self.end;
+        let bytes = self.segment.view(start, end)?;
+        let Segment { id, key, .. } = *self.segment;
+        Ok(Piece { bytes, start, segment: id, key, first: lo, len, table })
+    }
+
+    /// Fills in where entries stand, and behind that where the last one ends at the latest. Gives the range of both.
+    fn known(
+        &self,
+        offsets: &[u32],
+        from: usize,
+        places: &mut [u32],
+    ) -> (u32, u32, Option<(u32, usize)>) {
+        let offsets = offsets.get(from..).unwrap_or_default();
+        let there = offsets.len().min(places.len());
         places[..there].copy_from_slice(&offsets[..there]);
-        Some(piece)
+        places[there..].fill(self.end);
+        (places[0], places[places.len() - 1], None)
     }
 
     /// How long the footer on disk is.
     pub(super) fn footer_len(&self) -> Option<u64> {
         match self.offsets {
-            Offsets::Table { at, .. } => Some(u64::from(self.segment.size - at)),
+            Offsets::Table { at } => Some(u64::from(self.segment.size - at)),
             _ => None,
         }
     }
@@ -197,15 +213,24 @@ impl Run {
 }
 
 impl Piece {
-    /// Completes `places`: where each entry begins, and behind that where the last one ends at the latest. May read from
-    /// the disk, so no lock is held over it.
-    pub(crate) fn locate(&self, places: &mut [u32]) -> Result<(), Error> {
+    /// Completes `places`: where each entry stands. May have to wait for the disk, so no lock is held over it.
+    pub(crate) fn locate(&self, places: &mut [u32]) {
         if let Some((at, n)) = self.table {
-            let table = self.segment.view(at, at.saturating_add(4 * n as u32))?;
-            for (place, bytes) in places.iter_mut().zip(table.as_chunks().0) {
+            let table = self.bytes.get((at - self.start) as usize..).unwrap_or_default();
+            for (place, bytes) in places[..n].iter_mut().zip(table.as_chunks().0) {
                 *place = u32::from_le_bytes(*bytes);
             }
         }
-        Ok(())
+    }
+
+    /// Checks entry `index`, which stands at `place`. Gives its term, its kind, and where its payload is in the bytes.
+    #[inline]
+    pub(crate) fn entry(&self, place: u32, index: u64) -> Result<(u64, u8, Range<usize>), Error> {
+        let from = place.wrapping_sub(self.start) as usize; // far away, if a disk has changed the table since
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        match read_entry(rest, self.key, Lsn::new(self.segment, place), index) {
+            Ok((term, kind, payload)) => Ok((term, kind, from + payload.start..from + payload.end)),
+            Err(fault) => Err(Error::corrupt(self.segment, place, fault.damage)),
+        }
     }
 }
