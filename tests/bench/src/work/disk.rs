@@ -1,8 +1,10 @@
 //! Space on disk.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use oarlock_wal::Options;
 
 use super::{Noise, Work, fill};
 use crate::Result;
@@ -55,32 +57,9 @@ fn blocks(dir: &Path) -> Result<u64> {
     Ok(sum)
 }
 
-/// Bytes of segments up to the last that is not zero, and how many segments hold frames.
+/// Bytes that are used of the segments, headers and footers included, and how many segments hold frames.
 fn used(dir: &Path) -> Result<(usize, usize)> {
-    let (mut sum, mut segments) = (0, 0);
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "wal") {
-            continue;
-        }
-        let file = fs::File::open(&path)?;
-        let mut end = file.metadata()?.len() as usize;
-        let mut piece = vec![0; 64 << 10];
-        let used = loop {
-            let start = end.saturating_sub(piece.len());
-            piece.truncate(end - start);
-            file.read_exact_at(&mut piece, start as u64)?;
-            match piece.iter().rposition(|byte| *byte != 0) {
-                Some(at) => break start + at + 1,
-                None if start == 0 => break 0,
-                None => end = start,
-            }
-        };
-        // Headers and mark slots alone: prepared, or empty.
-        if used > 12 << 10 {
-            sum += used;
-            segments += 1;
-        }
-    }
-    Ok((sum, segments))
+    let log = Options::new().open_read_only(dir)?;
+    let held = log.segments().iter().filter_map(|s| Some(s.end? + s.footer.unwrap_or(0)));
+    Ok(held.fold((0, 0), |(sum, segments), used| (sum + used as usize, segments + 1)))
 }

@@ -42,7 +42,8 @@ pub(super) const HEAP: Work = Work {
         }
         let (active, sealed) = ours.ok_or("no word from the index")?;
         row.check("index, an entry of the active segment", active, Bound::AtMost(4.5));
-        row.check("index, an entry of a sealed segment", sealed, Bound::AtMost(0.0));
+        // The terms of a whole log and the beginnings of the active segment are in this figure too.
+        row.check("index, an entry of a sealed segment", sealed, Bound::AtMost(0.01));
         report.rows.push(row);
         Ok(())
     },

@@ -36,7 +36,7 @@ pub(super) const GET: Work = Work {
 pub(super) const RANGE: Work = Work {
     name: "range",
     title: "Read of 256 entries in a row, warm, per entry",
-    notes: "As above; the floor is the checksums of 256 records in a row.",
+    notes: "As above; the floor is the checksums of 256 records in a row. oarlock-wal shows them in place (`visit`).",
     run: |setting, report| {
         for len in [128, 1 << 10, 8 << 10] {
             let mut row = measure(setting, RANGE.name, len, SPAN, 16)?;
