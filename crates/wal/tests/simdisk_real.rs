@@ -12,7 +12,7 @@ use oarlock_wal::{RealVfs, Vfs};
 struct Side {
     vfs: Box<dyn Vfs>,
     dir: PathBuf,
-    files: Vec<Box<dyn File>>,
+    files: Vec<(Box<dyn File>, Access)>,
 }
 
 impl Side {
@@ -26,10 +26,11 @@ impl Side {
         let path = |rng: &mut fastrand::Rng| self.dir.join(["a", "b", "c", "d"][rng.usize(..4)]);
         let (offset, len) = (rng.u64(..3000), rng.usize(1..1500));
         let action = rng.u8(..12);
+        let mut access = Access::ReadWrite;
         let opened = match action {
             0 => self.vfs.create_new(&path(rng)),
             1 => {
-                let access = if rng.bool() { Access::Read } else { Access::ReadWrite };
+                access = if rng.bool() { Access::Read } else { Access::ReadWrite };
                 self.vfs.open(&path(rng), access)
             }
             2 => return said(self.vfs.rename(&path(rng), &path(rng))),
@@ -45,7 +46,9 @@ impl Side {
             _ => {
                 let file = rng.usize(..self.files.len().max(1));
                 let fill = rng.u8(..);
-                let Some(file) = self.files.get(file) else { return String::new() };
+                let Some((file, access)) = self.files.get(file) else { return String::new() };
+                // A reader of a file that has another name by now is shown nothing: it may be written over.
+                let action = if action == 9 && *access == Access::Read { 8 } else { action };
                 return match action {
                     6 | 7 => match file.write_all_at(&vec![fill; len], offset) {
                         Err(_) => "refused".into(), // EBADF has no kind of its own
@@ -65,7 +68,7 @@ impl Side {
                 };
             }
         };
-        said(opened.map(|file| self.files.push(file)))
+        said(opened.map(|file| self.files.push((file, access))))
     }
 }
 
