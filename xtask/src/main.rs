@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask lint | test | crash | crash-states | planted | bench | codegen`.
+//! Tasks of the workspace: `cargo xtask lint | test | crash | crash-states | planted | fuzz | bench | codegen`.
 //!
 //! Standard library only, so that a fresh clone runs its first check within seconds. Code generation is the one
 //! exception: it sits behind feature `codegen`, and `cargo xtask codegen` switches it on by itself.
@@ -13,6 +13,7 @@ mod bench;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod crash;
+mod fuzz;
 mod lint;
 mod planted;
 mod sh;
@@ -33,6 +34,8 @@ usage: cargo xtask <task>
                      --states N   --stride N   --seed S   --replay STATE
   planted [crate ...]
                      bugs planted on purpose: each must be caught by its named test
+  fuzz [target ...] [--seconds N]
+                     libFuzzer on the log, its frames and snapshot files
   bench wal|raftnode [options]
                      the log beside its peers, or the node beside raft-rs and a plain loop, and the physical limit;
                      builds them first
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Some("test") => test::run(rest),
         Some("crash") => crash::run(rest),
         Some("crash-states") => states::run(rest),
+        Some("fuzz") => fuzz::run(rest),
         Some("planted") => planted::run(rest),
         Some("bench") => bench::run(rest),
         Some("codegen") => codegen(rest),
