@@ -17,11 +17,11 @@ const MAX_MESSAGES: usize = 4096;
 /// Bytes of peers' messages that may wait.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// What follows within this time comes in quick succession.
-const SOON: Duration = Duration::from_micros(2);
+const SOON: Duration = Duration::from_micros(3);
 /// So long is waited for more of it, at most.
 const LINGER: Duration = Duration::from_micros(150);
 /// So much at once is enough.
-const ENOUGH: usize = 512;
+const ENOUGH: usize = 384;
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -139,7 +139,7 @@ impl Inbox {
                 look = Instant::now();
             }
             let now = self.there.load(Ordering::Relaxed);
-            if now < there + 2 {
+            if now == there {
                 return;
             }
             there = now;
