@@ -180,6 +180,28 @@ mod wal {
         assert_eq!(store.newest(&|id| id.term == 1).expect("readable"), None, "not vouched for");
     }
 
+    /// The log itself would find it when the entry is read; a member must know before it votes.
+    #[test]
+    fn rot_in_a_segment_that_was_left_is_found_before_the_member_takes_part() {
+        let disk = SimDisk::new();
+        let mut log = options(&disk).create().expect("a new disk takes a log");
+        for index in 1..=100 {
+            let mut entry = oarlock_raftnode::testing::entry(index, 1);
+            entry.data = vec![b'x'; 2000].into();
+            log.append(&LogBatch { entries: &[entry], ..LogBatch::default() }).expect("room");
+            log.sync().expect("no fault");
+        }
+        Box::new(log).close().expect("no fault");
+        assert!(disk.tamper("/data/wal/00000001.wal", |bytes| bytes[20_000] ^= 1), "it is there");
+        let damaged = options(&disk).open().expect_err("damaged");
+        let place = "00000001.wal, offset ";
+        assert!(
+            matches!(damaged, WalStoreError::Log(_)) && damaged.to_string().contains(place),
+            "{damaged}"
+        );
+        options(&disk).verify(false).open().expect("by its footer");
+    }
+
     /// What a member was left with when its log was lost is no place to begin anew: it would serve fewer keys.
     #[test]
     fn snapshots_without_their_log_are_refused() {

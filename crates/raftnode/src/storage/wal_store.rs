@@ -55,12 +55,12 @@ pub enum WalStoreError {
 
 impl WalOptions {
     /// The log in `<dir>/wal`, the snapshots in `<dir>/snap`, both made with mode 0700; every default that of
-    /// [`oarlock_wal::Options`].
+    /// [`oarlock_wal::Options`], but for [`verify`](Self::verify).
     #[must_use]
     pub fn new(dir: impl AsRef<Path>) -> Self {
         Self {
             dir: dir.as_ref().to_owned(),
-            log: oarlock_wal::Options::new(),
+            log: oarlock_wal::Options::new().verify(true),
             snapshots: snapshot::Options::new(),
             maintainer: true,
         }
@@ -70,6 +70,16 @@ impl WalOptions {
     #[must_use]
     pub fn segment_size(mut self, bytes: u64) -> Self {
         self.log = self.log.segment_size(bytes);
+        self
+    }
+
+    /// Whether opening reads every byte of the log; see [`oarlock_wal::Options::verify`]. On by default, as etcd reads its
+    /// whole log: a member answers for what it acknowledged, so it shall know before it votes that some of it rotted, and
+    /// not when it has become the leader and a follower asks. What opening then takes is bounded by how often snapshots
+    /// release the log.
+    #[must_use]
+    pub fn verify(mut self, on: bool) -> Self {
+        self.log = self.log.verify(on);
         self
     }
 
