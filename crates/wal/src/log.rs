@@ -328,7 +328,8 @@ impl Wal {
         &self.inner.recovery
     }
 
-    /// Syncs, writes the marks, and gives the lock back. Other handles are refused from then on.
+    /// Syncs, writes the marks, and gives the lock back. Other handles may read from then on, and nothing else; the files
+    /// that they have open are not written over by the next owner. If another handle closes the log already, waits for it.
     ///
     /// # Errors
     /// What [`sync`](Self::sync) returns. The lock is given back all the same.
@@ -369,14 +370,14 @@ impl Inner {
     }
 
     fn close(&self) -> Result<(), Error> {
+        let _alone = self.upkeep.write(); // nobody prepares, marks or releases any more, or closes it at the same time
         let lock = {
             let _writer = self.writer.lock(); // no append is under way, and none follows
             if self.closed.swap(true, Ordering::AcqRel) {
-                return Ok(());
+                return self.commit.check();
             }
             self.lock.lock().take()
         };
-        let _alone = self.upkeep.write(); // nobody prepares, marks or releases any more
         let closed = self.wait(self.commit.written().lsn).and_then(|()| self.write_marks());
         drop(lock);
         self.bell.ring();

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use crate::examine::{Examination, Progress};
 use crate::format::{Checkpoint, Encoder, Key, Position, Staging, first_frame};
 use crate::log::Parts;
-use crate::recover::{Recovery, repair};
+use crate::recover::{Recovery, keep_footer, repair};
 use crate::repair::Plan;
 use crate::scan::{How, scan};
-use crate::segment::{LOCK, Layout, Listing, Pool, survey};
+use crate::segment::{LOCK, Layout, Listing, Pool, Segment, survey};
 use crate::vfs::{Access, Lock, RealVfs, Vfs};
-use crate::{Dump, EntryId, Error, Follow, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal};
+use crate::{
+    Dump, EntryId, Error, Follow, HardState, Lsn, Observer, ReadOnly, SegmentId, Wal, planted,
+};
 
 /// How to make or open a log.
 ///
@@ -200,24 +202,21 @@ impl Options {
             let surveyed = survey(&*self.vfs, dir, &listing.segments, Access::ReadWrite)?;
             let scan = scan(&surveyed, how)?;
             let recovery = Recovery::of(&surveyed, &listing, &scan);
-            Ok((scan, recovery, listing.spares))
+            Ok((scan, recovery, listing.spares, surveyed))
         };
-        let (mut scan, mut recovery, mut spares) = read()?;
+        let (mut scan, mut recovery, mut spares, mut surveyed) = read()?;
+        let closed = scan.ends.last().is_some_and(|(active, _)| active.closed());
         for name in &recovery.temporaries {
             let path = dir.join(name);
             self.vfs.remove(&path).map_err(Error::io("remove", &path))?;
         }
-        let mut repaired = repair(&*self.vfs, dir, &mut scan, self.sync, &mut recovery);
-        if matches!(repaired, Err(Error::NoSpace { .. })) && !spares.is_empty() {
-            for path in spares.drain(..).map(|name| dir.join(name)) {
-                self.vfs.remove(&path).map_err(Error::io("remove", &path))?;
-            }
-            (scan, recovery, _) = read()?;
-            repaired = repair(&*self.vfs, dir, &mut scan, self.sync, &mut recovery);
+        if repair(&*self.vfs, dir, &mut scan, &mut spares, self.sync, &mut recovery)? {
+            (scan, _, _, surveyed) = read()?;
         }
-        if repaired? {
-            (scan, ..) = read()?;
+        if self.sync && !closed {
+            keep_footer(&surveyed)?;
         }
+        drop(surveyed);
         recovery.log(dir);
         self.warn_if_unsafe(dir);
 
@@ -226,6 +225,14 @@ impl Options {
         };
         let active = active.clone();
         let layout = self.layout(dir, active.key.0);
+        // Prepared when segments were to be smaller. What one begins with may not even fit.
+        let short = |ready: &Arc<Segment>| ready.size < layout.size(ready.id);
+        let short = scan.ready.iter().position(short).filter(|_| !planted("short-segments-kept"));
+        while short.is_some_and(|short| scan.ready.len() > short)
+            && let Some(newest) = scan.ready.pop()
+        {
+            newest.remove(&*self.vfs, dir, self.sync)?;
+        }
         let proven = if self.sync { scan.end.lsn } else { scan.proven };
         let pool = Pool::new(layout, active.id, scan.ready);
         pool.adopt(&spares)?;

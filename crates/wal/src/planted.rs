@@ -31,3 +31,18 @@ pub(crate) fn truncated(
     }
     std::sync::Arc::new(footer)
 }
+
+/// Zeros over the torn tail where it stands, which a failed sync leaves in the page cache alone.
+#[cfg(oarlock_planted)]
+pub(crate) fn zeroed(
+    junk: &[crate::scan::Junk],
+    segment: &crate::segment::Segment,
+) -> Result<bool, crate::Error> {
+    let torn = junk.iter().filter(|_| planted("torn-tail-zeroed-in-place"));
+    let Some(torn) = torn.clone().find(|junk| junk.segment.id == segment.id) else {
+        return Ok(false);
+    };
+    segment.write(&vec![0; (torn.end - torn.start) as usize], torn.start)?;
+    segment.sync()?;
+    Ok(true)
+}

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::format::{FRAMES_START, Footer, Key, Position, SegmentHeader, Slot};
+use crate::format::{FRAMES_START, Footer, Key, Position, SegmentHeader, Slot, SlotState, Trailer};
 use crate::vfs::{File, Vfs};
-use crate::{Damage, Error, Lsn, SegmentId};
+use crate::{Damage, Error, Lsn, SegmentId, planted};
 
 mod make;
 
@@ -57,27 +57,30 @@ impl Segment {
     }
 
     /// Puts a copy in the segment's place, with the frames before `end`, zeros behind, and its newest mark slot; or,
-    /// if given, one that says `durable`.
+    /// if given, one that says `durable`. Neither says that the log was closed.
     ///
     /// Frames that may have been acknowledged are never written over where they stand, not even with the same bytes: a
-    /// power cut could leave neither.
+    /// power cut could leave neither. Nor are those that do not count: the page cache would show zeros to the next
+    /// process if this one dies before its sync, or the sync fails, and the disk would keep what they hide.
     pub(crate) fn replace(
         &self,
         vfs: &dyn Vfs,
         dir: &Path,
         end: u32,
         durable: Option<Position>,
+        sync: bool,
     ) -> Result<(), Error> {
         let (log_id, id, size) = (self.key.0, self.id, self.size);
         let header = SegmentHeader { log_id, id, size, recycled: false };
         let before = *self.slot.lock();
         let counter = before.map_or(0, |slot| slot.counter) + 1;
+        let before = before.map(|slot| Slot { clean: false, ..slot });
         let slot = durable.map(|durable| Slot { counter, durable, clean: false }).or(before);
         let copy = Self::make(
             vfs,
             dir,
             header,
-            true,
+            sync,
             || true,
             |file| {
                 let mut piece = vec![0; ZEROS.len().min((end - FRAMES_START) as usize)];
@@ -112,7 +115,7 @@ impl Segment {
     }
 
     /// Whether anybody holds bytes of the file.
-    pub(crate) fn is_viewed(&self) -> bool {
+    pub(crate) fn is_viewed(&mut self) -> bool {
         self.file.is_viewed()
     }
 
@@ -121,16 +124,9 @@ impl Segment {
         u64::from(self.size - FRAMES_START)
     }
 
-    /// Writes zeros over `start..end`.
-    pub(crate) fn zero(&self, start: u32, end: u32) -> Result<(), Error> {
-        for offset in (start..end).step_by(ZEROS.len()) {
-            self.write(&ZEROS[..ZEROS.len().min((end - offset) as usize)], offset)?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn write(&self, bytes: &[u8], offset: u32) -> Result<(), Error> {
-        let written = self.file.write_all_at(bytes, u64::from(offset));
+        let fits = self.check_fits(bytes.len(), offset);
+        let written = fits.and_then(|()| self.file.write_all_at(bytes, u64::from(offset)));
         written.map_err(|source| self.failed("write to", source))
     }
 
@@ -140,8 +136,17 @@ impl Segment {
         pieces: &mut [IoSlice<'_>],
         offset: u32,
     ) -> Result<(), Error> {
-        let written = self.file.write_all_vectored_at(pieces, u64::from(offset));
+        let fits = self.check_fits(pieces.iter().map(|piece| piece.len()).sum(), offset);
+        let written =
+            fits.and_then(|()| self.file.write_all_vectored_at(pieces, u64::from(offset)));
         written.map_err(|source| self.failed("write to", source))
+    }
+
+    /// A segment never grows: a file that is longer than its header says is damage. Whoever writes has made sure of it; this
+    /// is to fail, and not to lose the log, if he has not.
+    fn check_fits(&self, len: usize, offset: u32) -> io::Result<()> {
+        let fits = offset as usize + len <= self.size as usize;
+        if fits { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
     pub(crate) fn read(&self, buf: &mut [u8], offset: u32) -> Result<(), Error> {
@@ -179,6 +184,49 @@ impl Segment {
             self.sync()?;
         }
         Ok(wrote)
+    }
+
+    /// Says that the log is open from `durable` on, for whoever opens it: what was said last is made durable once more, and
+    /// what is to be said then.
+    ///
+    /// What a process left that died, or whose sync failed, may be in the page cache alone: a slot that seems to be there
+    /// proves nothing, and neither must another one be written before it is durable, or a crash could tear both.
+    pub(crate) fn reopen(&self, durable: Position, sync: bool) -> Result<(), Error> {
+        let mut slot = self.slot.lock();
+        if sync
+            && let Some(newest) = &*slot
+            && !planted("slot-in-the-page-cache-believed")
+        {
+            self.put_again(newest)?;
+            self.sync()?;
+        }
+        if self.put_slot(&mut slot, durable, false)? && sync {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the newest slot once more, in its place, unless the other one is damaged: that was written later then, so
+    /// this one had been synced before, and is the only one left.
+    fn put_again(&self, newest: &Slot) -> Result<(), Error> {
+        let other = Slot { counter: newest.counter + 1, ..*newest }.offset();
+        let mut bytes = [0; Slot::LEN];
+        self.read(&mut bytes, other)?;
+        if Slot::decode(&bytes, self.key, Lsn::new(self.id, other)) == SlotState::Damaged {
+            return Ok(());
+        }
+        self.write(&newest.encode(self.key, self.id), newest.offset())
+    }
+
+    /// Writes the footer that is there, and the newest slot, once more, and syncs them: a process that died while it
+    /// finished the segment may have left them in the page cache alone.
+    pub(crate) fn finish_again(&self, trailer: &Trailer) -> Result<(), Error> {
+        let slot = self.slot.lock();
+        let mut footer = vec![0; (self.size - trailer.table()) as usize];
+        self.read(&mut footer, trailer.table())?;
+        self.write(&footer, trailer.table())?;
+        slot.iter().try_for_each(|newest| self.put_again(newest))?;
+        self.sync()
     }
 
     fn put_slot(
@@ -224,7 +272,8 @@ impl Segment {
     pub(crate) fn view(&self, start: u32, end: u32) -> Result<Bytes, Error> {
         // What leads here was checked once; a disk may have changed it since.
         let damage = Damage::Bounds { found: end };
-        let len = end.checked_sub(start).ok_or_else(|| Error::corrupt(self.id, start, damage))?;
+        let len = end.checked_sub(start).filter(|_| end <= self.size);
+        let len = len.ok_or_else(|| Error::corrupt(self.id, start, damage))?;
         let view = self.file.view(u64::from(start), len as usize);
         view.map_err(|source| self.failed("map", source))
     }

@@ -96,10 +96,13 @@ pub trait File: std::fmt::Debug + Send + Sync {
     /// file that was viewed is cut off, if at all, through this handle, which then knows that its map is stale.
     fn view(&self, offset: u64, len: usize) -> io::Result<Bytes>;
 
-    /// Whether anybody, here or in another process, may hold bytes of a [`view`](Self::view) of this file, through any
-    /// handle, or counts on it as it is. Only a file of which nobody does is ever written over, and only after it was renamed: whoever opens it
-    /// for reading by the old name from then on does not get it. True unless the implementation knows better.
-    fn is_viewed(&self) -> bool {
+    /// Whether anybody, here or in another process, may hold bytes of a [`view`](Self::view) of this file, has it open
+    /// through another handle, or counts on it as it is. Only a file of which nobody does is ever written over, and only
+    /// after it was renamed: whoever opens it for reading by the old name from then on does not get it. True unless the
+    /// implementation knows better.
+    ///
+    /// The question is for whoever has this handle to himself, and takes from it what it keeps for later views.
+    fn is_viewed(&mut self) -> bool {
         true
     }
 

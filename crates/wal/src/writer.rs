@@ -40,7 +40,8 @@ pub(crate) struct Held {
 
 impl Held {
     /// With the entries of a batch. Terms that go up and down within one, as those of a Raft log never do, are not all
-    /// counted; then the footer may not fit, and the segment does without.
+    /// counted; then the footer may not fit, and the segment does without. So does one that a single batch of many terms
+    /// fills.
     fn and(self, batch: &Batch<'_>) -> Self {
         let Some((first, last)) = batch.entries.first().zip(batch.entries.last()) else {
             return self;
@@ -54,6 +55,11 @@ impl Held {
 
     fn footer_len(self) -> u64 {
         footer_len(self.entries, self.terms)
+    }
+
+    /// What must have room in a segment of its own: a batch is not refused for the sake of a footer full of terms.
+    fn least_footer_len(self) -> u64 {
+        footer_len(self.entries, self.terms.min(1))
     }
 }
 
@@ -127,7 +133,7 @@ impl Writer {
     fn roll(&mut self, inner: &Inner, len: u64, held: Held) -> Result<(), Error> {
         let head = checkpoint_len(&inner.state.read().checkpoint());
         let capacity = u64::from(inner.pool.layout.segment_size - FRAMES_START);
-        let limit = capacity.saturating_sub(head + held.footer_len());
+        let limit = capacity.saturating_sub(head + held.least_footer_len());
         if len > limit {
             return Err(Error::TooLarge { bytes: len, limit });
         }
@@ -156,7 +162,8 @@ impl Writer {
             encoder.checkpoint(&checkpoint);
             let (lsn, chain) = encoder.end();
             self.chain = chain;
-            if self.staging.len() as u64 + len + held.footer_len() <= self.active.capacity() {
+            let footer = held.least_footer_len();
+            if self.staging.len() as u64 + len + footer <= self.active.capacity() {
                 self.held = held;
                 return Ok(());
             }

@@ -233,7 +233,7 @@ fn cut_off(vfs: &dyn Vfs, dir: &Path, cut: &Cut) -> Result<(), Error> {
         if cut.rewritten.contains(id) {
             let unreadable = || Error::corrupt(*id, 0_u64, Damage::Header);
             let loose = Loose::open(vfs, dir, *id)?.ok_or_else(unreadable)?;
-            loose.segment.replace(vfs, dir, *end, Some(cut.end))?;
+            loose.segment.replace(vfs, dir, *end, Some(cut.end), true)?;
         }
     }
     Ok(())

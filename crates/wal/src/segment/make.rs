@@ -62,7 +62,7 @@ impl Segment {
         spare: &Path,
     ) -> Result<Option<Self>, Error> {
         let open = || {
-            let file = vfs.open(spare, Access::ReadWrite)?;
+            let mut file = vfs.open(spare, Access::ReadWrite)?;
             let viewed = file.is_viewed() && !planted("recycled-while-read");
             let good = file.len()? == u64::from(header.size) && !viewed;
             Ok::<_, io::Error>(good.then_some(file))

@@ -101,17 +101,12 @@ impl Pool {
     pub(crate) fn retire(&self, segment: Arc<Segment>) -> Result<(), Error> {
         let Layout { vfs, dir, segment_size, sync, .. } = &self.layout;
         // Nobody else has the segment, so nobody can begin to read from it.
-        let mine = match Arc::try_unwrap(segment) {
-            Ok(mine)
-                if mine.size == *segment_size
-                    && (!mine.is_viewed() || planted("recycled-while-read")) =>
-            {
-                mine
-            }
-            Ok(other) => return other.remove(&**vfs, dir, *sync),
+        let mut mine = match Arc::try_unwrap(segment) {
+            Ok(mine) => mine,
             Err(shared) => return shared.remove(&**vfs, dir, *sync),
         };
-        if self.spares.lock().len() >= SPARES {
+        let wanted = mine.size == *segment_size && self.spares.lock().len() < SPARES;
+        if !wanted || mine.is_viewed() && !planted("recycled-while-read") {
             return mine.remove(&**vfs, dir, *sync);
         }
         let spare = mine.spare(&**vfs, dir, *sync)?;

@@ -262,7 +262,7 @@ impl File for SimFile {
         self.read(offset, len, Bytes::copy_from_slice)
     }
 
-    fn is_viewed(&self) -> bool {
+    fn is_viewed(&mut self) -> bool {
         false // views are copies
     }
 

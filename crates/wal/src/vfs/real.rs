@@ -5,8 +5,8 @@ use std::fs;
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Access, File, Lock, Vfs};
-use crate::mmap;
+use crate::{mmap, planted};
 
 /// The operating system's files.
 ///
 /// Every descriptor is close-on-exec, new files are 0600 and new directories 0700 (less what the umask takes), and a
 /// new file is never made through a symbolic link. Reads by [`File::view`] come from a map that is made at the first
-/// view and made anew when the file has grown beyond it. Whoever views a file that was opened for reading only holds a
-/// shared lock on it (`flock`) for as long as the bytes are held, so that [`File::is_viewed`] sees other processes too.
+/// view and made anew when the file has grown beyond it. Whoever has a file open, or holds bytes of it, holds a shared
+/// lock on it (`flock`), so that [`File::is_viewed`] sees other handles and other processes too. A file that lost the name
+/// it is being opened by for reading, because it may be written over from now on, is not found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealVfs;
 
@@ -54,14 +55,14 @@ impl Vfs for RealVfs {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        Ok(Box::new(RealFile::new(file, None)))
+        Ok(Box::new(RealFile::new(file, None)?))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
         let file =
             fs::OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path)?;
         let reader = (access == Access::Read).then(|| path.to_owned());
-        Ok(Box::new(RealFile::new(file, reader)))
+        Ok(Box::new(RealFile::new(file, reader)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -121,81 +122,76 @@ fn named(dir: &Path) -> &Path {
 
 #[derive(Debug)]
 struct RealFile {
-    file: fs::File,
+    /// Every map holds it too, and with it the lock.
+    file: Arc<fs::File>,
     /// The first map, from which nearly every view is cut, without a lock.
     first: OnceLock<Bytes>,
     /// Whether the file was cut off since, so that the first map may reach beyond its end.
     cut: AtomicBool,
-    /// Where the first one does not do.
-    map: Mutex<Map>,
+    /// Where the first one does not do; empty until then. Locked for pointer arithmetic only.
+    map: Mutex<Bytes>,
     /// Held by whoever uses the file's cursor.
     cursor: Mutex<()>,
-    /// The name that it was opened by, if for reading only.
+    /// The name that it was opened by, if for reading only, and not held yet.
     reader: Option<PathBuf>,
 }
 
-#[derive(Debug, Default)]
-struct Map {
-    /// What views are cut from, empty until the first one. Held for pointer arithmetic only.
-    bytes: Bytes,
-    /// Whether there may be views of a map before this one.
-    older: bool,
-}
-
-impl Map {
-    fn replace(&mut self, bytes: Bytes) {
-        self.older = self.is_viewed();
-        self.bytes = bytes;
-    }
-
-    fn is_viewed(&self) -> bool {
-        self.older || !self.bytes.is_empty() && !self.bytes.is_unique()
-    }
-}
-
 impl RealFile {
-    fn new(file: fs::File, reader: Option<PathBuf>) -> Self {
-        let (first, cut) = (OnceLock::new(), AtomicBool::new(false));
+    fn new(file: fs::File, reader: Option<PathBuf>) -> io::Result<Self> {
+        let (file, first, cut) = (Arc::new(file), OnceLock::new(), AtomicBool::new(false));
         let cursor = Mutex::new(());
-        Self { file, first, cut, map: Mutex::default(), cursor, reader }
+        let mut new = Self { file, first, cut, map: Mutex::default(), cursor, reader };
+        let mut held = new.hold()?;
+        if !held && new.reader.is_some() {
+            // Who only asks (`is_viewed`) holds it for microseconds.
+            thread::sleep(Duration::from_millis(5));
+            held = new.hold()?;
+        }
+        if held {
+            new.reader = None;
+        }
+        Ok(new)
     }
 
     fn cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
 
-    /// What keeps the file from being written over while it is mapped: nothing for its owner, who asks this very handle;
-    /// a shared lock for anybody else, if the file is still the one it was opened as.
-    fn hold(&self) -> io::Result<Option<fs::File>> {
-        let Some(path) = &self.reader else { return Ok(None) };
+    /// Keeps the file from being written over: by a shared lock, and if it is opened for reading, only while it has its
+    /// name. Whoever writes it over renames it first, and looks for locks then. Says whether nobody has it to himself.
+    fn hold(&self) -> io::Result<bool> {
+        if planted("earlier-handles-not-seen") && self.reader.is_none() {
+            return Ok(true);
+        }
         match self.file.try_lock_shared() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::NotFound.into()),
+            Err(fs::TryLockError::WouldBlock) => return Ok(false),
             // Where there are no locks, nobody can find out that nobody reads, and nothing is written over.
-            Err(fs::TryLockError::Error(_)) => return Ok(None),
+            Err(fs::TryLockError::Error(_)) => return Ok(true),
         }
-        // It was renamed before it is written over; what has no name any more never will be.
-        let now = self.file.metadata()?;
-        if now.nlink() > 0 {
-            let named = fs::metadata(path)?;
-            if (named.dev(), named.ino()) != (now.dev(), now.ino()) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
+        let Some(path) = &self.reader else { return Ok(true) };
+        let same = fs::metadata(path).and_then(|named| {
+            let now = self.file.metadata()?;
+            Ok((named.dev(), named.ino()) == (now.dev(), now.ino()))
+        });
+        if same.as_ref().is_ok_and(|same| *same) {
+            return Ok(true);
         }
-        self.file.try_clone().map(Some)
+        self.file.unlock()?;
+        same.and(Err(io::ErrorKind::NotFound.into()))
     }
 }
 
 impl File for RealFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(&self.file, bytes, offset)
+        FileExt::write_all_at(&*self.file, bytes, offset)
     }
 
     /// std has no positioned write of several pieces, so this one moves the cursor, which nothing else uses: a system call
     /// more, which is nothing beside the copy that it saves, and no other dependency.
     fn write_all_vectored_at(&self, mut pieces: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let _cursor = self.cursor.lock();
-        let mut file = &self.file;
+        let mut file = &*self.file;
         file.seek(SeekFrom::Start(offset))?;
         IoSlice::advance_slices(&mut pieces, 0);
         while !pieces.is_empty() {
@@ -210,7 +206,7 @@ impl File for RealFile {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        FileExt::read_exact_at(&self.file, buf, offset)
+        FileExt::read_exact_at(&*self.file, buf, offset)
     }
 
     fn view(&self, offset: u64, len: usize) -> io::Result<Bytes> {
@@ -224,29 +220,36 @@ impl File for RealFile {
             return Ok(map.slice(start..end));
         }
         let mut map = self.map.lock();
-        if map.bytes.len() < end {
+        if map.len() < end {
             let size = self.len()?;
             if size < end as u64 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let bytes = mmap::map(&self.file, size, self.hold()?)?;
+            if self.reader.is_some() && !self.hold()? {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let bytes = mmap::map(&self.file, size)?;
             if self.cut() {
-                map.replace(bytes);
+                *map = bytes;
             } else if let Err(bytes) = self.first.set(bytes) {
-                map.replace(bytes); // the file has grown
+                *map = bytes; // the file has grown
             }
         }
-        Ok(first().unwrap_or(&map.bytes).slice(start..end))
+        Ok(first().unwrap_or(&map).slice(start..end))
     }
 
-    fn is_viewed(&self) -> bool {
-        // Whoever made a second name for it, as backups by hard links do, wants it as it is. The lock is taken for a
-        // moment, to see whether it can be had.
-        self.first.get().is_some_and(|map| !map.is_unique())
-            || self.map.lock().is_viewed()
-            || self.file.metadata().map_or(true, |data| data.nlink() > 1)
-            || self.file.try_lock().is_err()
-            || self.file.unlock().is_err()
+    fn is_viewed(&mut self) -> bool {
+        // Its own maps go; those that are left then are held by somebody.
+        self.first.take();
+        *self.map.get_mut() = Bytes::new();
+        if Arc::get_mut(&mut self.file).is_none() {
+            return true;
+        }
+        // The lock is had alone for a moment, to see whether it can be, and shared again.
+        let alone = self.file.try_lock().is_ok();
+        let shared = self.file.try_lock_shared().is_ok();
+        // Whoever made a second name for the file, as backups by hard links do, wants it as it is.
+        !alone || !shared || self.file.metadata().map_or(true, |data| data.nlink() > 1)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -256,7 +259,7 @@ impl File for RealFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut map = self.map.lock();
         self.cut.store(true, Ordering::Release);
-        map.replace(Bytes::new()); // a map beyond the new end must not serve another view
+        *map = Bytes::new(); // a map beyond the new end must not serve another view
         self.file.set_len(len)
     }
 
@@ -367,24 +370,35 @@ mod tests {
     fn a_file_is_viewed_while_anybody_holds_bytes_of_it() {
         let tmp = tempfile::tempdir().expect("tempdir");
         let path = tmp.path().join("f");
-        let file = RealVfs.create_new(&path).expect("creates");
+        let mut file = RealVfs.create_new(&path).expect("creates");
         file.write_all_at(&[7; 8192], 0).expect("writes");
         assert!(!file.is_viewed());
+        drop(file.view(0, 8).expect("views"));
+        assert!(!file.is_viewed(), "what was held is given up");
         let view = file.view(0, 8).expect("views");
         assert!(file.is_viewed());
+        assert!(file.is_viewed(), "asking changes nothing");
         file.write_all_at(&[7; 8192], 8192).expect("grows");
         drop(file.view(8192, 8).expect("a new map"));
         assert!(file.is_viewed(), "the old map is held");
-        drop((view, file));
+        drop(file);
 
-        let file = RealVfs.open(&path, Access::ReadWrite).expect("opens");
-        let other = RealVfs.open(&path, Access::Read).expect("opens");
-        assert!(!file.is_viewed(), "opened is not viewed");
-        let view = other.view(0, 8).expect("views");
-        drop(other);
-        assert!(file.is_viewed(), "by another handle, as another process has");
+        let mut file = RealVfs.open(&path, Access::ReadWrite).expect("opens");
+        assert!(file.is_viewed(), "by the owner before, that is gone");
         drop(view);
         assert!(!file.is_viewed());
+        for access in [Access::Read, Access::ReadWrite] {
+            let other = RealVfs.open(&path, access).expect("opens");
+            assert!(
+                file.is_viewed(),
+                "open for {access:?} by another handle, as another process has"
+            );
+            let view = other.view(0, 8).expect("views");
+            drop(other);
+            assert!(file.is_viewed(), "held by another handle that was open for {access:?}");
+            drop(view);
+            assert!(!file.is_viewed());
+        }
 
         let second = tmp.path().join("second");
         fs::hard_link(&path, &second).expect("links");
@@ -392,15 +406,27 @@ mod tests {
         fs::remove_file(&second).expect("removes");
         assert!(!file.is_viewed());
 
-        let late = RealVfs.open(&path, Access::Read).expect("opens");
-        let gone = RealVfs.open(&path, Access::Read).expect("opens");
-        let spare = tmp.path().join("g");
+        let reader = RealVfs.open(&path, Access::Read).expect("opens");
+        RealVfs.remove(&path).expect("removes");
+        assert_eq!(reader.view(0, 8).expect("never written over"), &[7; 8][..]);
+    }
+
+    /// Between finding a file by its name and holding it, a reader may lose the name to the next segment.
+    #[test]
+    fn a_file_that_lost_its_name_while_it_was_opened_is_not_found() {
+        let tmp = tempfile::tempdir().expect("tempdir");
+        let (path, spare) = (tmp.path().join("f"), tmp.path().join("g"));
+        let mut file = RealVfs.create_new(&path).expect("creates");
+        file.write_all_at(&[7; 8192], 0).expect("writes");
+        let opened = || fs::File::open(&path).expect("opens");
+        let (late, later) = (opened(), opened());
         RealVfs.rename(&path, &spare).expect("renames");
-        assert!(!file.is_viewed());
-        let error = late.view(0, 8).expect_err("may be written over from now on");
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        RealVfs.remove(&spare).expect("removes");
-        assert_eq!(gone.view(0, 8).expect("never written over"), &[7; 8][..]);
+        for file in [late, later] {
+            let found = RealFile::new(file, Some(path.clone()));
+            assert_eq!(found.expect_err("another's").kind(), io::ErrorKind::NotFound);
+            RealVfs.create_new(&path).map(drop).unwrap_or_default(); // and then another file has it
+        }
+        assert!(!file.is_viewed(), "nobody was left holding it");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use oarlock_wal::testing::SimDisk;
+use oarlock_wal::testing::{SimDisk, Unsynced};
 use oarlock_wal::{Batch, Entry, EntryRef, Error, HardState, SnapshotMark, Wal};
 
 use crate::util::{DIR, SMALL, all, append, large, options, run};
@@ -132,4 +132,27 @@ fn a_conflicting_suffix_of_several_segments_gives_way() {
         assert!(matches!(log.entry(13), Err(Error::OutOfRange { .. })));
         assert_eq!(log.term(100).expect("the snapshot's"), 3);
     }
+}
+
+/// Segments that were prepared when they were to be smaller may not even hold what one begins with.
+#[test]
+fn the_segment_size_may_change_between_openings() {
+    let disk = SimDisk::new();
+    let sized = |size: u64| options(&disk).segment_size(size);
+    let log = sized(256 << 10).create(DIR, &[7; 50 << 10]).expect("creates");
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    log.close().expect("closes");
+    let log = sized(32 << 10).open(DIR).expect("opens");
+    log.prepare().expect("prepares");
+    let refused = log.append(&Batch::of(&large(4..=200, 1, 2000)));
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    log.close().expect("closes");
+    let log = sized(256 << 10).open(DIR).expect("opens");
+    (4..200).for_each(|index| append(&log, &Batch::of(&large(index..=index, 1, 2000))));
+    assert!(log.stats().rolls > 1);
+    let disk = disk.reboot(Unsynced::Lost);
+    let log = options(&disk).segment_size(1 << 20).verify(true).open(DIR).expect("opens");
+    assert_eq!(log.last_index(), 199);
+    append(&log, &Batch::of(&large(200..=500, 1, 2000)));
+    assert_eq!(all(&log).len(), 500);
 }

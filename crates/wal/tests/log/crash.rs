@@ -3,7 +3,7 @@
 use oarlock_wal::testing::{SimDisk, Unsynced};
 use oarlock_wal::{Batch, HardState, SnapshotMark, Wal};
 
-use crate::util::{DIR, Model, Spec, large, options, reopen, run};
+use crate::util::{DIR, Model, Spec, append, large, options, reopen, run, segment};
 
 /// What a workload does besides appending.
 pub(crate) enum Step {
@@ -284,4 +284,84 @@ fn a_batch_in_flight_is_there_whole_or_not_at_all() {
         seen[usize::from(whole)] += 1;
     }
     assert!(seen[0] > 1000 && seen[1] > 10, "{seen:?}");
+}
+
+/// A process that dies while it opens the log leaves the page cache to the next one, and the power fails after that.
+#[test]
+fn a_kill_anywhere_in_an_opening_and_a_power_cut_later_bring_nothing_back() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    log.prepare().expect("prepares");
+    append(&log, &Batch::of(&large(4..=13, 1, 1900)));
+    log.idle().expect("marks");
+    let (next, after) = (large(14..=14, 1, 1500), large(15..=15, 1, 1500)); // the second one in another segment
+    let _ = log.append(&Batch::of(&next)).expect("appends");
+    let _ = log.append(&Batch::of(&after)).expect("appends");
+    let mut tried = 0;
+    for base in disk.every_outcome(12, 1) {
+        for changes in 0.. {
+            let disk = disk.after(base);
+            disk.cut_power_after(changes);
+            let whole = reopen(&disk).is_ok();
+            let killed = disk.kill();
+            let log = reopen(&killed).expect("opens");
+            if log.last_index() == 13 {
+                let _ = log.append(&Batch::of(&next)).expect("appends");
+                for outcome in killed.every_outcome(12, 2) {
+                    let last = reopen(&killed.after(outcome)).expect("opens").last_index();
+                    assert!(
+                        last <= 14,
+                        "{base:?}, killed after {changes} changes, {outcome:?}: {last}"
+                    );
+                    tried += 1;
+                }
+            }
+            if whole {
+                break;
+            }
+        }
+    }
+    assert!(tried > 300, "{tried} outcomes");
+}
+
+/// The log was closed; that is taken back durably before anything is written behind, whoever died trying before.
+#[test]
+fn a_kill_in_an_opening_leaves_no_clean_end_in_front_of_new_frames() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    log.close().expect("closes");
+    let (four, five) = (large(4..=4, 1, 1000), large(5..=5, 1, 1000));
+    let mut cut = 0;
+    for changes in 0.. {
+        let disk = disk.fork();
+        disk.cut_power_after(changes);
+        let whole = reopen(&disk).is_ok();
+        let killed = disk.kill();
+        let log = reopen(&killed).expect("opens");
+        let end = log.append(&Batch::default()).expect("empty").lsn().offset() as usize;
+        let _ = log.append(&Batch::of(&four)).expect("appends");
+        let _ = log.append(&Batch::of(&five)).expect("appends");
+        for outcome in killed.every_outcome(60, 1) {
+            let disk = killed.after(outcome);
+            let log = reopen(&disk).expect("opens");
+            if log.last_index() == 3 {
+                let bytes = disk.contents(segment(1)).expect("a segment");
+                let zero = bytes[end..].iter().all(|byte| *byte == 0);
+                assert!(zero, "killed after {changes} changes, {outcome:?}: junk is left");
+                cut += u64::from(log.recovery().torn.is_some());
+                append(&log, &Batch::of(&four));
+                let last = reopen(&disk.reboot(Unsynced::Lost)).expect("opens").last_index();
+                assert_eq!(
+                    last, 4,
+                    "killed after {changes} changes, {outcome:?}: back from nowhere"
+                );
+            }
+        }
+        if whole {
+            break;
+        }
+    }
+    assert!(cut > 20, "{cut} torn tails");
 }

@@ -1,10 +1,12 @@
 //! A disk that says no: EIO poisons for good, a full disk only pauses.
 
+use std::path::Path;
+
 use oarlock_wal::testing::{Fault, Op, SimDisk, Unsynced};
-use oarlock_wal::{Batch, Error, HardState, SnapshotMark, Wal};
+use oarlock_wal::{Batch, Error, HardState, SnapshotMark, Vfs, Wal};
 
 use crate::crash::{noted, workload};
-use crate::util::{DIR, Model, Spec, all, append, large, options, reopen, run};
+use crate::util::{DIR, Model, Spec, all, append, large, options, reopen, run, segment};
 
 /// O13, and what fsyncgate taught: the second sync would have said yes and written nothing.
 #[test]
@@ -202,6 +204,102 @@ fn a_full_disk_does_not_keep_the_log_from_opening() {
     assert!(matches!(reopen(&disk), Err(Error::NoSpace { .. })), "nothing is left to give way");
     disk.set_capacity(None);
     assert_eq!(reopen(&disk).expect("nothing was lost").last_index(), 7);
+}
+
+/// A torn tail that cannot be set aside for want of room: what was prepared gives way, and what cannot be done leaves
+/// nothing behind.
+#[test]
+fn a_torn_tail_does_not_keep_the_log_from_opening_on_a_full_disk() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    log.prepare().expect("prepares");
+    disk.cut_power_after_bytes(700);
+    let _ = log.append(&Batch::of(&large(4..=4, 1, 4000)));
+    let disk = disk.reboot(Unsynced::Kept);
+    let full = disk.fork();
+    full.set_capacity(Some(disk.used() + 100));
+    let log = reopen(&full).expect("prepared segments give way");
+    assert_eq!((log.last_index(), log.recovery().torn.is_some()), (3, true));
+
+    for number in [3, 2] {
+        disk.remove(&segment(number)).expect("removes"); // nothing is left to give way
+    }
+    let names = |disk: &SimDisk| disk.list(Path::new(DIR)).expect("lists");
+    let before = names(&disk);
+    for room in [100, 1000] {
+        disk.set_capacity(Some(disk.used() + room)); // too little for the copy of the tail, or for that of the segment
+        for _ in 0..3 {
+            let refused = reopen(&disk);
+            assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+            let kept = names(&disk).len() - before.len();
+            assert_eq!(kept, usize::from(room > 700), "at most one copy: {:?}", names(&disk));
+        }
+    }
+    disk.set_capacity(None);
+    let log = reopen(&disk).expect("nothing was lost");
+    assert_eq!((log.last_index(), log.recovery().torn.is_some()), (3, true));
+}
+
+/// Each sync of an opening fails, and the next process opens the log: that the last one closed it is taken back on the
+/// disk, too, before anything is written behind. Else proven batches could rot away unseen.
+#[test]
+fn a_sync_that_failed_while_opening_hides_no_damage_later() {
+    for nth in 1.. {
+        let disk = SimDisk::new();
+        let log = options(&disk).create(DIR, b"").expect("creates");
+        append(&log, &Batch::of(&run(1..=3, 1)));
+        log.close().expect("closes");
+        disk.fail_nth(Op::Sync, nth, Fault::Io);
+        let failed = reopen(&disk).is_err();
+        let log = reopen(&disk).expect("opens");
+        let end = log.append(&Batch::default()).expect("nothing to write").lsn();
+        (4..=6).for_each(|index| append(&log, &Batch::of(&run(index..=index, 1))));
+        let disk = disk.reboot(Unsynced::Lost);
+        assert_eq!(reopen(&disk.fork()).expect("opens").last_index(), 6);
+        assert!(disk.tamper(segment(1), |bytes| bytes[end.offset() as usize + 60] ^= 1));
+        let opened = reopen(&disk).map(|log| log.last_index());
+        assert!(
+            matches!(opened, Err(Error::Corrupt { .. })),
+            "SILENT LOSS: {opened:?}, sync {nth}"
+        );
+        if !failed {
+            assert!(nth > 1, "nothing failed");
+            break;
+        }
+    }
+}
+
+/// A torn tail whose cut could not be synced is still on the disk, whatever the page cache shows.
+#[test]
+fn a_tail_whose_cut_failed_does_not_come_back() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&run(1..=3, 1)));
+    log.idle().expect("marks");
+    let end = log.append(&Batch::default()).expect("nothing to write").lsn().offset() as usize;
+    let fits = (end + 56 + 400).next_multiple_of(512) - end - 56; // the next batch begins a sector
+    let (four, five) = (large(4..=4, 1, fits), large(5..=5, 1, 300));
+    let _ = log.append(&Batch::of(&four)).expect("appends");
+    let _ = log.append(&Batch::of(&five)).expect("appends");
+    let mut failed = 0;
+    for outcome in disk.every_outcome(100, 1) {
+        for nth in 1.. {
+            let disk = disk.after(outcome);
+            disk.fail_nth(Op::Sync, nth, Fault::Io);
+            if reopen(&disk).is_ok() {
+                break;
+            }
+            failed += 1;
+            let log = reopen(&disk).expect("opens");
+            if log.last_index() == 3 {
+                append(&log, &Batch::of(&four));
+                let log = reopen(&disk.reboot(Unsynced::Lost)).expect("opens");
+                assert_eq!(log.last_index(), 4, "{outcome:?}, sync {nth}: back from nowhere");
+            }
+        }
+    }
+    assert!(failed > 50, "{failed} openings failed");
 }
 
 /// What a script of two lives did before something failed.

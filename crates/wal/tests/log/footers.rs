@@ -213,6 +213,70 @@ fn a_segment_without_room_for_its_footer_does_without() {
     }
 }
 
+/// The promise of `Wal::batch_limit` is about bytes: a footer that has no room for all the terms is done without.
+#[test]
+fn a_batch_of_many_terms_is_not_refused_for_its_footer() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    let count = log.batch_limit() / 32;
+    let entries: Vec<_> = (1..=count).map(|index| Entry::new(index, index, 0, "")).collect();
+    append(&log, &Batch::of(&entries));
+    append(&log, &Batch::of(&large(count + 1..=count + 2, count, 1000)));
+    assert!(log.stats().rolls > 0);
+    log.finish_segment().expect("finishes");
+    assert_eq!(all(&log)[..entries.len()], entries);
+    log.close().expect("closes");
+    let log = reopen(&disk).expect("opens");
+    assert_eq!(all(&log)[..entries.len()], entries);
+    assert_eq!(log.recovery().damaged_footers, []);
+}
+
+/// "No crash does that", not even a kill and then a power cut: what the first left in the page cache is written again.
+#[test]
+fn a_footer_that_a_killed_process_wrote_is_durable_before_the_next_one() {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"").expect("creates");
+    append(&log, &Batch::of(&large(1..400, 1, 8)));
+    append(&log, &Batch::of(&large(400..410, 1, 1800)));
+    let held = disk.hold_syncs();
+    let finishing = std::thread::spawn({
+        let log = log.clone();
+        move || log.finish_segment().map(drop)
+    });
+    assert!(held.wait_for(1, std::time::Duration::from_secs(5)));
+    let killed = disk.kill();
+    drop(held);
+    let _ = finishing.join().expect("no panic");
+    let log = reopen(&killed).expect("opens");
+    append(&log, &Batch::of(&large(410..420, 1, 1800)));
+    append(&log, &Batch::of(&large(420..430, 1, 1800)));
+    log.finish_segment().expect("finishes");
+    let reset = killed.outcomes(40);
+    for outcome in reset {
+        let log = reopen(&killed.after(outcome)).expect("opens");
+        assert_eq!(log.recovery().damaged_footers, [], "{outcome:?}");
+    }
+}
+
+/// Rot in the table of a footer, once the log is open, is damage as any other.
+#[test]
+fn an_offset_that_rotted_in_a_footer_is_refused_as_damage() {
+    let (disk, _) = sample();
+    let log = reopen(&disk).expect("opens");
+    let len = disk.contents(segment(1)).expect("a segment").len();
+    let table = len - TRAILER - 16 - (4 * 17_usize).next_multiple_of(8);
+    for bit in 0..32 {
+        let at = table + 4 * 5 + bit / 8;
+        disk.tamper(segment(1), |bytes| bytes[at] ^= 1 << (bit % 8));
+        for index in [5, 6] {
+            let read = log.entry(index);
+            let refused = matches!(read, Err(Error::Corrupt { segment: SegmentId(1), .. }));
+            assert!(refused || index == 5 && read.is_ok(), "bit {bit}, entry {index}: {read:?}");
+        }
+        disk.tamper(segment(1), |bytes| bytes[at] ^= 1 << (bit % 8));
+    }
+}
+
 fn log_is_whole(disk: &SimDisk) -> bool {
     options(disk).open_read_only(DIR).is_ok_and(|log| log.last_index() == 20)
 }

@@ -301,3 +301,33 @@ fn an_observer_hears_of_syncs_appends_and_rolls() {
     let stats = log.stats();
     assert_eq!((stats.syncs, stats.appends, stats.entries, stats.rolls), (2, 2, 30, 1));
 }
+
+/// Two handles that close the log at once both return when it is closed, and both say so if it could not be.
+#[test]
+fn whoever_closes_second_waits_for_the_first() {
+    for fails in [false, true] {
+        let disk = SimDisk::new();
+        let log = options(&disk).create(DIR, b"").expect("creates");
+        let _ = log.append(&Batch::of(&run(1..=2, 1))).expect("appends");
+        let other = log.clone();
+        if fails {
+            disk.fail_nth(Op::Sync, 1, Fault::Io);
+        }
+        let held = disk.hold_syncs();
+        let first = thread::spawn(move || log.close().is_ok());
+        assert!(held.wait_for(1, Duration::from_secs(5)), "the first one syncs");
+        let second = thread::spawn({
+            let disk = disk.clone();
+            move || (other.close().is_ok(), reopen(&disk).map(drop))
+        });
+        let end = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < end && !second.is_finished() {
+            thread::sleep(Duration::from_millis(5)); // it has its time to return too early
+        }
+        drop(held);
+        assert_eq!(first.join().expect("no panic"), !fails);
+        let (closed, opened) = second.join().expect("no panic");
+        assert_eq!(closed, !fails);
+        opened.expect("the lock was given back");
+    }
+}

@@ -1,6 +1,8 @@
 //! What tools rely on: one writer at a time, readers that change nothing, files for their owner only.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use oarlock_wal::examine::{End, Progress, SnapshotState};
 use oarlock_wal::testing::{Event, Op, SimDisk, Unsynced};
@@ -342,4 +344,53 @@ fn an_examination_tells_a_tail_in_the_making_from_a_torn_one() {
         |bytes| bytes[12_300] ^= 1,
     );
     assert!(matches!(examine(&disk).log, Err(Error::Corrupt { .. })));
+}
+
+/// W7, on real files: a writer that rolls, releases and recycles looks like damage to nobody beside it.
+#[test]
+fn readers_beside_a_writer_that_recycles_see_no_damage() {
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let options = Options::new().segment_size(SMALL);
+    let log = options.create(tmp.path(), b"").expect("creates");
+    append(&log, &Batch::of(&large(1..=5, 1, 1800)));
+    let (stop, read) = (AtomicBool::new(false), AtomicU64::new(0));
+    let stopped = || stop.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let readers = [(); 2].map(|()| {
+            scope.spawn(|| {
+                while !stopped() {
+                    let log = options.open_read_only(tmp.path()).expect("opens");
+                    for index in log.first_index()..=log.last_index() {
+                        let entry = log.entry(index).unwrap_or_else(|e| panic!("{index}: {e}"));
+                        assert_eq!(entry, large(index..=index, 1, 1800)[0]);
+                        read.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        });
+        let follower = scope.spawn(|| {
+            let mut follow = options.follow(tmp.path()).expect("follows");
+            while !stopped() {
+                follow.poll().expect("no damage");
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(3);
+        let mut next = 6;
+        let done = |read: u64| Instant::now() > end && read > 1000;
+        while !done(read.load(Ordering::Relaxed))
+            && !readers.iter().any(|r| r.is_finished())
+            && !follower.is_finished()
+        {
+            append(&log, &Batch::of(&large(next..next + 5, 1, 1800)));
+            next += 5;
+            if next % 30 == 1 {
+                append(&log, &Batch::compact(SnapshotMark::new(next - 12, 1, "")));
+                log.finish_segment().expect("finishes");
+                log.release(next - 11).expect("releases");
+                log.prepare().expect("prepares");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(log.stats().rolls > 10, "{:?}", log.stats());
 }

@@ -124,7 +124,7 @@ impl File for SlowFile {
         self.file.view(offset, len)
     }
 
-    fn is_viewed(&self) -> bool {
+    fn is_viewed(&mut self) -> bool {
         self.file.is_viewed()
     }
 

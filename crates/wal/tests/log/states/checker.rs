@@ -153,6 +153,9 @@ impl Checker {
         if digest % 4 == 1 {
             self.verify(story, disk, window);
         }
+        if digest % 8 == 5 {
+            self.killed(story, disk, window, digest);
+        }
         let depth = self.trail.len();
         let nested = match &self.replay {
             Some(crashes) => crashes.len() > depth,
@@ -216,6 +219,41 @@ impl Checker {
             self.fail(why);
         }
         (log, found)
+    }
+
+    /// The process that opens it is killed in the middle and leaves its page cache to the next one, in whose hands the power
+    /// fails.
+    fn killed(&self, story: &Story, disk: &SimDisk, window: Window, digest: u64) {
+        let opening = disk.fork();
+        opening.cut_power_after((digest >> 8) % 16);
+        let opened = options(&opening).open(DIR);
+        let killed = opening.kill();
+        drop(opened); // closes nothing: its disk is gone
+        let (log, found) = self.open(story, &killed, window);
+        let next = story.history[found].last + 1;
+        let entries = large(next..next + 1, 1 << 40, 600);
+        if let Err(error) = log.append(&Batch::of(&entries)) {
+            self.fail(format_args!("after a kill in the recovery: {error}"));
+        }
+        let only = Window { promised: found, begun: found, ..window };
+        for outcome in killed.every_outcome(4, digest) {
+            let log = match options(&killed.after(outcome)).open(DIR) {
+                Ok(log) => log,
+                Err(error) => {
+                    self.fail(format_args!("killed in the recovery, {outcome:?}: {error}"))
+                }
+            };
+            let written =
+                log.last_index() == next && log.entry(next).is_ok_and(|e| e == entries[0]);
+            if let Err(why) = find(&log, &story.history, only)
+                && !written
+            {
+                self.fail(format_args!("killed in the recovery, {outcome:?}\n{why}"));
+            }
+            if !log.recovery().damaged_footers.is_empty() {
+                self.fail(format_args!("a crash is no damage: {:?}", log.recovery()));
+            }
+        }
     }
 
     /// Reading only sees the same and changes nothing (W7).
