@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// Rung when there is something to look after: a segment was begun, or the log is closed.
     pub(crate) bell: Arc<Bell>,
+    /// Held by whoever gives up segments: oldest first, also where several do.
+    releasing: Mutex<()>,
     recovery: Recovery,
     closed: AtomicBool,
     /// Held shared by whoever changes files but is no append: the lock is not given back under its hands.
@@ -89,6 +91,7 @@ impl Wal {
             counters: Counters::default(),
             observer,
             bell: Arc::default(),
+            releasing: Mutex::default(),
             recovery,
             closed: AtomicBool::new(false),
             upkeep: RwLock::new(()),
@@ -242,6 +245,8 @@ impl Wal {
     pub fn release(&self, before: u64) -> Result<Released, Error> {
         let inner = &*self.inner;
         let _open = inner.keep_open()?;
+        let _alone = (!planted("releases-side-by-side")).then(|| inner.releasing.lock());
+        inner.check()?; // whoever was before may have failed half-way
         let covered = inner.state.read().covered().index;
         if before > covered.saturating_add(1) {
             return Err(Error::NotCovered { before, covered });

@@ -1,11 +1,16 @@
 //! Many threads on one log: group commit, maintenance, closing.
 
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use oarlock_wal::testing::{Event, Fault, Op, SimDisk, Unsynced};
-use oarlock_wal::{Batch, Error, Maintainer, Observer, Wal};
+use oarlock_wal::vfs::{Access, File, Lock};
+use oarlock_wal::{Batch, Error, Maintainer, Observer, SnapshotMark, Vfs, Wal};
 
 use crate::util::{DIR, append, large, options, reopen, run};
 
@@ -330,4 +335,80 @@ fn whoever_closes_second_waits_for_the_first() {
         assert_eq!(closed, !fails);
         opened.expect("the lock was given back");
     }
+}
+
+/// A disk on which giving up the first segment takes its time.
+#[derive(Debug)]
+struct Slow {
+    disk: SimDisk,
+    reached: AtomicBool,
+    go: AtomicBool,
+}
+
+impl Vfs for Slow {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(dir)
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.disk.create_new(path)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
+        self.disk.open(path, access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if from.ends_with("00000001.wal") {
+            self.reached.store(true, Ordering::SeqCst);
+            while !self.go.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.disk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        self.disk.lock(path)
+    }
+}
+
+/// W6: oldest first, also where two threads release at once; a hole would look like damage after a power cut.
+#[test]
+fn two_releases_at_once_leave_no_hole() {
+    let disk = SimDisk::new();
+    let slow = Arc::new(Slow { disk: disk.clone(), reached: false.into(), go: false.into() });
+    let log = options(&disk).vfs(slow.clone()).create(DIR, b"").expect("creates");
+    for first in (1..50).step_by(10) {
+        append(&log, &Batch::of(&large(first..first + 10, 1, 1800)));
+    }
+    append(&log, &Batch::compact(SnapshotMark::new(45, 1, "")));
+    thread::scope(|scope| {
+        let one = scope.spawn(|| log.release(21));
+        until("the first release", || slow.reached.load(Ordering::SeqCst));
+        let two = scope.spawn(|| log.release(41));
+        let end = Instant::now() + Duration::from_millis(200);
+        while !two.is_finished() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5)); // it has its time to overtake
+        }
+        let opened = reopen(&disk.after(Unsynced::Lost)).map(|log| log.last_index());
+        slow.go.store(true, Ordering::SeqCst);
+        for done in [one, two] {
+            assert_eq!(done.join().expect("no panic").expect("covered").segments, 2);
+        }
+        assert_eq!(opened.expect("no hole"), 50);
+    });
+    assert_eq!(log.first_index(), 41);
 }
