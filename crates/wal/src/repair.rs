@@ -147,7 +147,7 @@ pub struct Lost {
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The entries that are known to have been there, by what reads back and by the marks.
+    /// The entries that are known to have been there, by what reads back and by the marks. There may have been more.
     pub entries: Option<RangeInclusive<u64>>,
     /// The highest index known to be committed, wherever that is written; more than the last entry kept if committed
     /// entries are lost.
@@ -156,6 +156,9 @@ pub struct Lost {
     pub hard_state: Option<HardState>,
     /// How far the log is proven to have been durable.
     pub proven: Lsn,
+    /// Whether a part of it cannot be looked at: a segment that is missing or has no header, the rest of a file that was
+    /// cut, both mark slots. No mark that is missing proves anything then.
+    pub unseen: bool,
     /// What that means for who was told of it.
     pub weight: Weight,
 }
@@ -168,7 +171,8 @@ pub enum Weight {
     /// Nothing of it was ever known to be durable: nobody was told that it was.
     #[default]
     Nothing,
-    /// It was durable: votes and entries in it may have been acknowledged, and entries committed.
+    /// It was durable, or a part of it cannot be looked at and may have been: votes and entries in it may have been
+    /// acknowledged, and entries committed.
     Acknowledged,
     /// Entries in it were committed.
     Committed,

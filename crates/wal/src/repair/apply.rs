@@ -70,7 +70,7 @@ pub enum RepairError {
     /// The plan gives up what may have been acknowledged, and nobody said that it may. Nothing was changed.
     #[error("what would be cut off was {}", match weight {
         Weight::Committed => "committed",
-        _ => "durable, and may have been acknowledged",
+        _ => "durable or cannot be looked at, and may have been acknowledged",
     })]
     Loss {
         /// How bad it is.

@@ -63,6 +63,8 @@ struct Walk {
     kept: Vec<(Arc<Segment>, u32, bool)>,
     lost: Lost,
     last_lost: u64,
+    /// Whether the frames ended with one that reads back and makes no sense: no crash does that.
+    senseless: bool,
 }
 
 impl Walk {
@@ -101,7 +103,20 @@ impl Walk {
             }
             walk.beyond(&loose.segment, &bytes, from);
         }
+        walk.lost.unseen = walk.unseen(ids, &found);
         Ok(walk)
+    }
+
+    /// Whether something at the end or behind it cannot be looked at, so that marks which are not found prove nothing: a
+    /// segment that is missing, or not this log's, or without a header; a file that was cut; mark slots that are gone.
+    fn unseen(&self, ids: &[SegmentId], found: &BTreeMap<SegmentId, Loose>) -> bool {
+        let end = self.end.lsn;
+        let mute = |id: &SegmentId| found.get(id).is_none_or(Loose::is_mute);
+        let behind = ids.iter().filter(|id| **id >= end.segment());
+        let missing = behind.clone().zip(behind.clone().skip(1)).any(|(a, b)| a.next() != Some(*b));
+        let beyond = ids.last().is_some_and(|last| *last < self.proven.segment());
+        let closed = found.get(&end.segment()).is_some_and(|loose| loose.closed_at(end));
+        (missing || beyond || behind.clone().any(mute)) && !(closed && self.proven <= end)
     }
 
     /// Takes over the batches of a segment as far as they go. Says whether the next segment may continue.
@@ -116,6 +131,7 @@ impl Walk {
             let first = at == FRAMES_START;
             let Some(kind) = frame.known().filter(|kind| first == (*kind == Kind::Checkpoint))
             else {
+                self.senseless = true;
                 return false;
             };
             if first && oldest {
@@ -141,6 +157,7 @@ impl Walk {
             }
             for (kind, frame) in batch.drain(..) {
                 if self.state.replay(kind, &frame).is_err() {
+                    self.senseless = true;
                     return false;
                 }
             }
@@ -212,7 +229,7 @@ impl Walk {
         lost.proven = self.proven;
         lost.commit = lost.commit.max(hard_state.commit);
         lost.entries = (self.last_lost > last.index).then(|| last.index + 1..=self.last_lost);
-        lost.weight = if self.proven <= end.lsn {
+        lost.weight = if self.proven <= end.lsn && !lost.unseen && !self.senseless {
             Weight::Nothing
         } else if lost.commit > last.index {
             Weight::Committed

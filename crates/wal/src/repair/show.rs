@@ -76,21 +76,31 @@ impl fmt::Display for Cut {
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { records, bytes, entries: range, commit, hard_state, proven, weight } = self;
+        let Self { records, bytes, entries: range, commit, hard_state, proven, unseen, weight } =
+            self;
         if *weight == Weight::Nothing {
             return writeln!(f, "  lost: nothing that was ever known to be durable");
         }
-        let range = range.as_ref().map_or_else(|| "no entry that is known of".to_owned(), entries);
+        let range = range.as_ref().map_or_else(
+            || "no entry that is known of".to_owned(),
+            |range| format!("{} at least", entries(range)),
+        );
         writeln!(
             f,
             "  lost: {range}; {records} records of {bytes} bytes behind it still read back"
         )?;
+        if *unseen {
+            writeln!(f, "  a part of it cannot be looked at, and what stood there is unknown")?;
+        }
         if let Some(state) = hard_state {
             writeln!(f, "  lost: the newest hard state, {state}")?;
         }
-        writeln!(f, "  durable up to {proven}, committed up to index {commit} at least")?;
+        writeln!(f, "  durable up to {proven} at least, committed up to index {commit} at least")?;
         let what = match weight {
             Weight::Committed => "COMMITTED ENTRIES WOULD BE LOST.",
+            _ if *unseen => {
+                "WHAT WOULD BE LOST MAY HAVE BEEN DURABLE: IT MAY HAVE BEEN ACKNOWLEDGED, AND VOTES WITH IT."
+            }
             _ => {
                 "WHAT WOULD BE LOST WAS DURABLE: IT MAY HAVE BEEN ACKNOWLEDGED, AND VOTES WITH IT."
             }

@@ -16,6 +16,8 @@ pub(crate) struct Loose {
     /// How much of the file is there, up to its proper length.
     len: u32,
     pub(crate) slots: Vec<Slot>,
+    /// Mark slots that do not read back. A crash tears one at most.
+    pub(crate) slots_lost: usize,
     /// Whether opening would refuse it, or complain, whatever its frames say.
     pub(crate) damaged: bool,
 }
@@ -38,14 +40,27 @@ impl Loose {
         let key = Key(header.log_id);
         let slots =
             SLOT_OFFSETS.map(|at| Slot::decode(&head[at as usize..], key, Lsn::new(id, at)));
+        let slots_lost = slots.iter().filter(|slot| **slot == SlotState::Damaged).count();
         let damaged = len != u64::from(header.size)
-            || slots == [SlotState::Damaged; 2]
+            || slots_lost == slots.len()
             || copies.iter().any(Option::is_none);
         let slots: Vec<_> = slots.iter().filter_map(SlotState::valid).collect();
         let newest = slots.iter().max_by_key(|slot| slot.counter).copied();
         let segment = Arc::new(Segment::new(header, path, file, newest));
         let len = len.min(header.size.into()) as u32;
-        Ok(Some(Self { segment, len, slots, damaged }))
+        Ok(Some(Self { segment, len, slots, slots_lost, damaged }))
+    }
+
+    /// Whether something of it is gone that would have told what was durable: bytes that the file had from its first day
+    /// (W1), or both of the mark slots.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.len < self.segment.size || self.slots_lost > 1
+    }
+
+    /// Whether the log was closed at `end`, by a slot that nothing contradicts: then nothing stood behind.
+    pub(crate) fn closed_at(&self, end: Lsn) -> bool {
+        let newest = self.slots.iter().max_by_key(|slot| slot.counter);
+        self.slots_lost == 0 && newest.is_some_and(|slot| slot.clean && slot.durable.lsn == end)
     }
 
     /// The whole segment, with zeros where the file ends too early.

@@ -331,3 +331,92 @@ fn a_copy_that_cannot_be_made_ends_the_repair_before_it_begins() {
     plan(&disk).apply(&lossy().copy_to("/elsewhere/copy")).expect("another place");
     assert!(disk.contents("/elsewhere/copy/00000002.wal").is_some());
 }
+
+/// A log in use, its newest mark in its frames alone: the last write was acknowledged, and no slot has repeated its mark.
+fn killed(commit: u64) -> (SimDisk, Vec<Entry>) {
+    let disk = SimDisk::new();
+    let log = options(&disk).create(DIR, b"me").expect("creates");
+    for first in (1..=20).step_by(2) {
+        let entries = large(first..first + 2, 1, 1500);
+        let hard_state = Some(HardState { term: 1, vote: 1, commit: commit.min(first) });
+        append(&log, &Batch { hard_state, ..Batch::of(&entries) });
+    }
+    let entries = all(&log);
+    let killed = disk.fork();
+    drop(log);
+    (killed, entries)
+}
+
+/// Bytes that are gone take their marks with them: that none is found behind the end proves nothing.
+#[test]
+fn what_cannot_be_looked_at_may_have_been_acknowledged() {
+    type Case = (&'static str, fn(&SimDisk, u32, usize));
+    let cases: [Case; 6] = [
+        ("the file was cut", |disk, last, end| {
+            disk.tamper(segment(last), |bytes| bytes.truncate(end));
+        }),
+        ("its mark slots are gone, and what stood behind them", |disk, last, end| {
+            disk.tamper(segment(last), |bytes| {
+                bytes[4096..4096 + 1024].fill(0xa5);
+                bytes[8192..8192 + 1024].fill(0xa5);
+                bytes[end..].fill(0);
+            });
+        }),
+        ("its header is gone", |disk, last, _| {
+            disk.tamper(segment(last), |bytes| bytes[..12_288].fill(0));
+        }),
+        ("it has the name of another", |disk, last, _| {
+            disk.rename(&segment(last), &segment(last + 7)).expect("renames");
+        }),
+        ("it is another log's", |disk, last, _| {
+            let other = SimDisk::new();
+            let log = options(&other).log_id(8).create(DIR, b"me").expect("creates");
+            log.close().expect("closes");
+            let bytes = other.contents(segment(1)).expect("there");
+            disk.tamper(segment(last), |there| *there = bytes);
+        }),
+        ("it is missing, and there is one behind it", |disk, last, _| {
+            let bytes = disk.contents(segment(last)).expect("there");
+            disk.rename(&segment(last), &segment(last + 1)).expect("renames");
+            disk.tamper(segment(last + 1), |there| *there = bytes);
+        }),
+    ];
+    for (name, damage) in cases {
+        let (disk, entries) = killed(0);
+        let last = options(&disk).open_read_only(DIR).expect("whole").end().segment().0;
+        assert!(last > 1, "{last} segments");
+        damage(&disk, last, 12_288 + 200);
+        let plan = plan(&disk);
+        assert_eq!(plan.weight(), Weight::Acknowledged, "{name}: {plan}");
+        assert!(cut(&plan).lost.unseen, "{name}: {plan}");
+        let refused = plan.apply(&ApplyOptions::new());
+        assert!(matches!(refused, Err(RepairError::Loss { .. })), "{name}: {refused:?}");
+        let kept = plan.apply(&lossy()).unwrap_or_else(|error| panic!("{name}: {error}")).last;
+        assert!((kept.index as usize) < entries.len(), "{name}: {plan}");
+    }
+}
+
+/// Where the log was closed nothing stood behind: no file that was cut there can have held anything.
+#[test]
+fn behind_where_a_log_was_closed_nothing_can_be_lost() {
+    let (disk, entries) = closed(0);
+    let end = options(&disk).open_read_only(DIR).expect("whole").end();
+    disk.tamper(segment(end.segment().0), |bytes| bytes.truncate(end.offset() as usize));
+    let plan = plan(&disk);
+    assert_eq!(plan.weight(), Weight::Nothing, "{plan}");
+    plan.apply(&ApplyOptions::new()).expect("nothing is lost");
+    assert_eq!(all(&reopen(&disk).expect("opens")), entries);
+}
+
+#[test]
+fn a_loss_is_told_as_the_least_that_it_can_be() {
+    let (disk, entries) = closed(0);
+    let last = options(&disk).open_read_only(DIR).expect("whole").end().segment().0;
+    for number in 2..=last {
+        disk.remove(&segment(number)).expect("removes");
+    }
+    let plan = plan(&disk);
+    let text = plan.to_string();
+    assert!(cut(&plan).lost.unseen && cut(&plan).last.index < entries.len() as u64, "{text}");
+    assert!(text.contains("at least; 0 records") && text.contains("is unknown"), "{text}");
+}
