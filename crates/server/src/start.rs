@@ -147,7 +147,7 @@ fn report_recovery(wal: &Wal) {
     if let Some(torn) = &recovery.torn {
         log::warn!(
             segment:% = torn.segment, offset = torn.offset, bytes = torn.bytes, set_aside:? = torn.set_aside;
-            "the last run ended in a write that was never acknowledged; it is cut off and kept aside"
+            "the last run ended in a write of which nothing is known to have been durable; it is cut off and kept aside"
         );
     }
     for (segment, offset) in &recovery.damaged_headers {

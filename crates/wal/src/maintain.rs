@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bell::Bell;
 use crate::index::Left;
@@ -37,7 +37,8 @@ impl Wal {
 
     /// Writes down how far the log is durable, if that is not written yet: from then on, damage to anything before is
     /// told apart from a torn tail, the last batch included. To be called when nothing has been appended for a while,
-    /// at most 100 ms after the last sync. Says whether it wrote; costs one sync if so.
+    /// at most 100 ms after the last sync, and now and then where that never happens. Says whether it wrote; costs one
+    /// sync if so.
     ///
     /// # Errors
     /// [`Error::Io`], which poisons the log.
@@ -97,8 +98,12 @@ impl Inner {
 /// How often a maintainer looks unasked. Twice within the 100 ms in which an idle log is marked.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// A thread that keeps a log prepared and marked: it wakes when a segment is begun, and looks for an idle log every
-/// 50 ms. The log starts none by itself: its owner may have a better place to make these calls from.
+/// How long a maintainer leaves a log that is never idle without a mark: whatever rot takes behind the last one may look
+/// torn. A mark costs one more sync.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// A thread that keeps a log prepared and marked: it wakes when a segment is begun, looks for an idle log every 50 ms,
+/// and marks one that is never idle every 500 ms. The log starts none by itself: its owner may have a better place to make these calls from.
 ///
 /// Dropping it stops the thread and waits for it. It does not keep the log open, and ends when that is closed or
 /// poisoned. What can be tried again it tries again.
@@ -140,6 +145,7 @@ fn run(log: &Weak<Inner>, stop: &AtomicBool, bell: &Bell) {
     let mut seen = Lsn::default();
     let mut heard = 0;
     let mut refused = false;
+    let mut marked = Instant::now();
     while !stop.load(Ordering::Acquire) {
         let Some(inner) = log.upgrade() else { return };
         let wal = Wal { inner };
@@ -164,16 +170,21 @@ fn run(log: &Weak<Inner>, stop: &AtomicBool, bell: &Bell) {
         if ended(done) {
             return;
         }
-        if bell.listen(&mut heard, PERIOD) {
+        let begun = bell.listen(&mut heard, PERIOD);
+        let due = marked.elapsed() >= BUSY;
+        if begun && !due {
             continue;
         }
-        // Nothing was begun for a while; perhaps nothing was synced either.
+        // Where nothing was begun for a while, perhaps nothing was synced either.
         let Some(inner) = log.upgrade() else { return };
         let wal = Wal { inner };
         let now = wal.inner.commit.durable().lsn;
         let idle = now == std::mem::replace(&mut seen, now);
-        if ended(if idle { wal.idle() } else { Ok(false) }) {
-            return;
+        if idle || due {
+            marked = Instant::now();
+            if ended(wal.idle()) {
+                return;
+            }
         }
     }
 }

@@ -80,7 +80,7 @@ impl Recovery {
             let last = self.last.index;
             log::warn!(
                 dir:%, segment:%, offset, bytes, last;
-                "a crash tore the end of the log; nothing of it was acknowledged, and a copy is kept"
+                "a crash tore the end of the log; nothing of it is known to have been durable, and a copy is kept"
             );
         }
         for (segment, offset) in &self.damaged_headers {

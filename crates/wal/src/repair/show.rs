@@ -20,7 +20,7 @@ impl fmt::Display for Finding {
             Self::Whole => writeln!(f, "found: it is whole"),
             Self::Torn { segment, offset, bytes } => writeln!(
                 f,
-                "found: the end is torn, {bytes} bytes from {segment}, offset {offset}; nothing of it was acknowledged"
+                "found: the end is torn, {bytes} bytes from {segment}, offset {offset}; nothing of it is known to have been durable"
             ),
             Self::Damaged { segment, offset, damage, first_after } => {
                 writeln!(f, "found: damage at {segment}, offset {offset}: {damage}")?;

@@ -192,6 +192,24 @@ fn a_maintainer_prepares_marks_when_idle_and_ends_with_its_owner() {
     drop(maintainer);
 }
 
+/// Without marks, all that was written since the last pause would rest on the frames behind it (W3).
+#[test]
+fn a_maintainer_marks_a_log_that_is_never_idle() {
+    let disk = SimDisk::new();
+    let large = options(&disk).segment_size(4 << 20); // a roll would be marked in its own right
+    let log = large.create(DIR, b"").expect("creates");
+    let _maintainer = Maintainer::spawn(&log).expect("a thread");
+    let mut index = 0;
+    let deadline = Instant::now() + LIMIT;
+    while log.stats().marks == 0 {
+        assert!(Instant::now() < deadline, "no mark after {index} batches");
+        index += 1;
+        append(&log, &Batch::of(&run(index..=index, 1)));
+        log.sync().expect("no fault");
+        thread::sleep(Duration::from_millis(2)); // never long enough to count as idle
+    }
+}
+
 #[test]
 fn a_closed_log_refuses_its_other_handles() {
     let disk = SimDisk::new();

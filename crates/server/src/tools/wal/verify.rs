@@ -71,7 +71,7 @@ fn words(found: &Examination, dir: &str) -> String {
             let state = match log.end {
                 End::BeingWritten { at } => format!("ok, the batch at {at} is being written"),
                 End::Torn { at, bytes } => format!(
-                    "torn at {at}: {bytes} bytes that were never acknowledged; the next start sets them aside"
+                    "torn at {at}: {bytes} bytes of which none is known to have been durable; the next start sets them aside"
                 ),
                 _ => "ok".to_owned(),
             };
