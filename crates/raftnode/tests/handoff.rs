@@ -1,14 +1,16 @@
 //! The handoff: what an apply loop may rely on, and what ends the node when it cannot be relied on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
 use oarlock_raftnode::membership::{Change, Cluster};
+use oarlock_raftnode::raft::eraftpb::Entry;
 use oarlock_raftnode::transport::{Identity, MemNetwork};
 use oarlock_raftnode::{
-    Apply, ApplyQueue, Config, MemSnapshots, MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle,
-    SnapshotView, StartError, Step,
+    Apply, ApplyQueue, Config, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots,
+    MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle, Role, SnapshotView, StartError, Step,
 };
 
 mod support;
@@ -46,6 +48,10 @@ impl Fresh for MemStore {
 
 fn start(config: Config, disk: (MemStore, MemSnapshots), applied: u64) -> Lone {
     let (builder, id) = builder(config, &disk);
+    run(builder, id, disk, applied)
+}
+
+fn run(builder: NodeBuilder, id: u64, disk: (MemStore, MemSnapshots), applied: u64) -> Lone {
     let transport = Arc::new(MemNetwork::new(1).endpoint(Identity::new(id, cluster().id())));
     let (node, queue) = builder
         .start_handoff(applied, |handler| {
@@ -263,6 +269,99 @@ fn a_long_log_is_handed_over_in_bounded_pieces() {
         goes_on.is_ready().then_some(())
     });
     goes_on.wait().expect("there is room");
+}
+
+/// A log that remembers the most that was read of it at once.
+#[derive(Clone)]
+struct Watched {
+    store: MemStore,
+    largest: Arc<AtomicU64>,
+}
+
+impl LogStore for Watched {
+    fn state(&self) -> Result<LogState, LogError> {
+        self.store.state()
+    }
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(WatchedReader { reader: self.store.reader(), largest: Arc::clone(&self.largest) })
+    }
+    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
+        self.store.append(batch)
+    }
+    fn max_batch(&self) -> u64 {
+        self.store.max_batch()
+    }
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.store.sync()
+    }
+    fn release(&mut self, before: u64) -> Result<(), LogError> {
+        self.store.release(before)
+    }
+    fn size(&self) -> u64 {
+        self.store.size()
+    }
+    fn close(self: Box<Self>) -> Result<(), LogError> {
+        Box::new(self.store).close()
+    }
+}
+
+struct WatchedReader {
+    reader: Arc<dyn LogReader>,
+    largest: Arc<AtomicU64>,
+}
+
+impl LogReader for WatchedReader {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
+        let entries = self.reader.entries(low, high, max_bytes)?;
+        let bytes = entries.iter().map(|entry| entry.data.len() as u64).sum();
+        self.largest.fetch_max(bytes, Ordering::Relaxed);
+        Ok(entries)
+    }
+    fn term(&self, index: u64) -> Result<u64, LogError> {
+        self.reader.term(index)
+    }
+    fn first_index(&self) -> u64 {
+        self.reader.first_index()
+    }
+    fn last_index(&self) -> u64 {
+        self.reader.last_index()
+    }
+}
+
+/// raft-rs asks for everything that is committed and not applied before each election.
+#[test]
+fn an_election_with_a_long_log_reads_none_of_it_at_once() {
+    const LINES: usize = 400;
+    let mut lone = start(config(), disk(), 0);
+    lone.node.campaign();
+    let mut seen = Seen::default();
+    let pending: Vec<_> = (0..LINES).map(|_| lone.node.propose(vec![b'x'; 10_000])).collect();
+    seen.take_to(&mut lone, LINES as u64 + 2);
+    assert!(pending.into_iter().all(|pending| pending.wait().is_ok()));
+    let disk = stop(lone);
+
+    let (backlog, batch) = (200_000, 50_000);
+    let config = config().max_apply_backlog(backlog).max_apply_bytes(batch).tail_cache_bytes(batch);
+    let mut log = Watched { store: disk.0.clone(), largest: Arc::default() };
+    let recovered = boot(&mut log, &disk.1, &Boot::Restart).expect("it boots");
+    let (id, largest) = (recovered.id, Arc::clone(&log.largest));
+    let builder = NodeBuilder::new(config, recovered, Box::new(log), Arc::new(disk.1.clone()));
+    largest.store(0, Ordering::Relaxed);
+    let mut again = run(builder, id, disk, 0);
+    let mut all = Seen::default();
+    // It is elected once the founding changes are applied, with most of the log still to come.
+    wait_for("an election", || {
+        if all.lines.is_empty() {
+            all.take(again.queue.recv_timeout(Duration::from_millis(5))?);
+        }
+        (again.node.vitals().role == Role::Leader).then_some(())
+    });
+    assert!(all.lines.len() < LINES / 2, "{} were applied before", all.lines.len());
+    all.take_to(&mut again, LINES as u64 + 3);
+    assert_eq!(all.lines.len(), LINES);
+    let largest = largest.load(Ordering::Relaxed);
+    assert!(largest <= 1 << 20, "{largest} bytes were read at once");
+    stop(again);
 }
 
 #[test]

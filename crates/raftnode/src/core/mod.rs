@@ -211,7 +211,14 @@ impl Core {
         if message.get_msg_type() == MessageType::MsgTimeoutNow && self.would_win_too_early() {
             return Err(Refused::NotNow("the log is not on disk to its end").into());
         }
+        self.tell_view();
         Ok(self.raw.step(message)?)
+    }
+
+    /// Before raft-rs may look for conf changes: it may have entries that the view has not seen.
+    fn tell_view(&mut self) {
+        let more = !self.raw.raft.raft_log.unstable.entries.is_empty();
+        self.raw.mut_store().set_more(more);
     }
 
     /// A leader's snapshot whose file is whole, verified and durable (O25).

@@ -122,7 +122,7 @@ impl Core {
         if self.flight.hold || low >= high || self.removed {
             return Ok(None);
         }
-        let entries = self.raw.store().read(low, high, Some(self.max_apply_bytes))?;
+        let entries = self.raw.store().read(low, high, self.max_apply_bytes)?;
         assert!(!must_persist_before_apply(&entries, self.flight.durable_index())); // O3
         self.flight.handed_to_apply = last_index(&entries).unwrap_or(low - 1);
         Ok(Some(ApplyStage { entries }))

@@ -92,6 +92,7 @@ impl Core {
         let timeout = self.ticks.timeout(raft.term, raft.state);
         raft.set_randomized_election_timeout(timeout);
         if !self.would_win_too_early() {
+            self.tell_view();
             self.raw.tick();
         }
         let raft = &self.raw.raft;
@@ -112,6 +113,7 @@ impl Core {
             && self.raw.raft.promotable()
             && !self.would_win_too_early()
         {
+            self.tell_view();
             let _ = self.raw.campaign(); // its only errors are about messages from elsewhere
         }
     }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
+use super::changes::Changes;
 use super::tail::{Tail, cost};
 use super::{LogError, LogReader, SnapshotMark};
 use crate::convert;
@@ -28,6 +29,8 @@ pub struct SnapshotWish {
 ///
 /// * what was appended is readable at once and stays in memory until [`persisted`](Self::persisted) says that the log
 ///   holds it; beyond that the memory is bounded by a budget of bytes, however far a follower lags;
+/// * whether there are conf changes among entries is known without reading them: before each election raft-rs asks for
+///   everything that is committed and not applied, at once, only to count them;
 /// * the entry before the first is always known by its term (the *dummy* of etcd's `MemoryStorage`);
 /// * a snapshot is offered only when there is one that helps; else the wish is noted for
 ///   [`take_snapshot_wish`](Self::take_snapshot_wish).
@@ -37,6 +40,10 @@ pub struct SnapshotWish {
 pub struct LogView {
     reader: Arc<dyn LogReader>,
     tail: Tail,
+    /// The conf changes after the snapshot that this view began with.
+    changes: Changes,
+    /// raft-rs has entries that follow and that it has not handed out yet.
+    more: bool,
     dummy: (u64, u64),
     last: (u64, u64),
     /// Entries up to here may be read back through `reader`; those above are in `tail`.
@@ -53,14 +60,15 @@ impl LogView {
     /// read.
     pub const DEFAULT_BUDGET: u64 = 64 << 20;
 
-    /// Entries returned by one read that has a limit at all, so that a message never holds more than a frame may
+    /// Entries returned by one read at most, so that a message never holds more than a frame may
     /// (see [`wire::MAX_ENTRIES`](crate::wire::MAX_ENTRIES)).
     const MAX_READ: usize = 1 << 15;
 
     /// Entries that room is made for at once.
     const READ_AT_ONCE: usize = 1 << 10;
 
-    /// A view of a log that was just opened, all of which is durable (O20).
+    /// A view of a log that was just opened, all of which is durable (O20). Everything after `start` is read once, a
+    /// mebibyte at a time, for the conf changes in it.
     ///
     /// `start` is the snapshot that the state machine was restored from; its configuration is what raft-rs starts
     /// with. `budget` is in bytes.
@@ -88,9 +96,12 @@ impl LogView {
             (first, reader.term(first)?)
         };
         let last = if last == dummy.0 { dummy } else { (last, reader.term(last)?) };
+        let changes = Changes::find(reader.as_ref(), start.index + 1, last.0 + 1)?;
         Ok(Self {
             reader,
             tail: Tail::new(budget),
+            changes,
+            more: false,
             dummy,
             last,
             durable: last.0,
@@ -122,6 +133,7 @@ impl LogView {
             return Err(LogError::Gap { found: entry.index, expected });
         }
         self.tail.append(entries);
+        self.changes.append(entries);
         self.last = (last.index, last.term);
         self.durable = self.durable.min(first.index - 1);
         self.tail.shrink(self.durable);
@@ -131,6 +143,7 @@ impl LogView {
     /// A received snapshot replaces the log, entries after it included.
     pub fn install(&mut self, mark: SnapshotMark) {
         self.tail.clear();
+        self.changes.clear();
         self.dummy = (mark.index, mark.term);
         self.last = self.dummy;
         self.durable = mark.index;
@@ -162,6 +175,7 @@ impl LogView {
         }
         self.dummy = (index, self.term_at(index)?);
         self.tail.drop_through(index);
+        self.changes.drop_through(index);
         Ok(())
     }
 
@@ -243,28 +257,22 @@ impl LogView {
         }
     }
 
-    /// Entries `[low, high)`, cut off after `max_bytes`; at least one.
+    /// Entries `[low, high)`, cut off after `max_bytes` or 32,768 of them; at least one.
     ///
     /// # Errors
     /// [`LogError::Compacted`] and [`LogError::Unavailable`] outside of the log, or an error of the reader.
-    pub fn read(
-        &self,
-        low: u64,
-        high: u64,
-        max_bytes: Option<u64>,
-    ) -> Result<Vec<Entry>, LogError> {
+    pub fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
         if low >= high {
             return Ok(Vec::new());
         }
         self.check_inside(low, high - 1)?;
-        let max_count = if max_bytes.is_some() { Self::MAX_READ } else { usize::MAX };
-        let mut budget = max_bytes.unwrap_or(u64::MAX);
+        let mut budget = max_bytes;
         let count = usize::try_from(high - low).unwrap_or(usize::MAX);
         let mut entries = Vec::with_capacity(count.min(Self::READ_AT_ONCE));
         let from_log = self.tail.first().unwrap_or(u64::MAX).min(high);
         if low < from_log {
             for entry in self.reader.entries(low, from_log, budget)? {
-                if !take(entry, &mut entries, &mut budget, max_count) {
+                if !take(entry, &mut entries, &mut budget) {
                     return Ok(entries);
                 }
             }
@@ -274,11 +282,36 @@ impl LogView {
             }
         }
         for entry in self.tail.range(low.max(from_log), high) {
-            if !take(entry.clone(), &mut entries, &mut budget, max_count) {
+            if !take(entry.clone(), &mut entries, &mut budget) {
                 break;
             }
         }
         Ok(entries)
+    }
+
+    /// Whether raft-rs has entries that it has not handed out yet: to be said before it may hold an election, or learn
+    /// from a vote what is committed.
+    pub(crate) const fn set_more(&mut self, more: bool) {
+        self.more = more;
+    }
+
+    /// An answer for `[low, high)` from which raft-rs counts conf changes and takes nothing else, and which reads nothing.
+    ///
+    /// A shorter answer than it asked for is one that raft-rs takes as it is (`RaftLog::slice`), without a look at
+    /// entries of its own. So what lacks the others will do if there are changes in it; and if there are none, nothing at
+    /// all, unless raft-rs has entries of its own.
+    fn changes_alone(&self, low: u64, high: u64) -> Result<Vec<Entry>, LogError> {
+        self.check_inside(low, high - 1)?;
+        let bare = |kind| move |index| convert::entry(index, 0, kind, Bytes::new());
+        let change = bare(EntryType::EntryConfChangeV2);
+        let changes: Vec<Entry> = self.changes.within(low, high).map(change).collect();
+        if !changes.is_empty() || !self.more {
+            return Ok(changes);
+        }
+        if high - low > Self::MAX_READ as u64 {
+            return Ok(vec![change(low)]); // it waits until raft-rs has handed out what it has
+        }
+        Ok((low..high).map(bare(EntryType::EntryNormal)).collect())
     }
 
     fn check_inside(&self, low: u64, high: u64) -> Result<(), LogError> {
@@ -305,9 +338,9 @@ impl LogView {
 }
 
 /// Adds an entry unless the budget is used up; the first is always added.
-fn take(entry: Entry, entries: &mut Vec<Entry>, budget: &mut u64, max_count: usize) -> bool {
+fn take(entry: Entry, entries: &mut Vec<Entry>, budget: &mut u64) -> bool {
     let cost = cost(&entry);
-    if !entries.is_empty() && (cost > *budget || entries.len() >= max_count) {
+    if !entries.is_empty() && (cost > *budget || entries.len() >= LogView::MAX_READ) {
         return false;
     }
     *budget = budget.saturating_sub(cost);
@@ -321,6 +354,8 @@ impl Storage for LogView {
         Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
     }
 
+    /// Without a limit raft-rs asks only in order to count conf changes (`Raft::hup`, `Raft::maybe_commit_by_vote`), and
+    /// gets an answer for that: of a long log it would otherwise have everything in memory that is not applied yet.
     fn entries(
         &self,
         low: u64,
@@ -328,7 +363,12 @@ impl Storage for LogView {
         max_size: impl Into<Option<u64>>,
         _context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        self.read(low, high, max_size.into()).map_err(|error| self.translate(error))
+        match max_size.into() {
+            Some(max_bytes) => self.read(low, high, max_bytes),
+            None if low < high => self.changes_alone(low, high),
+            None => Ok(Vec::new()),
+        }
+        .map_err(|error| self.translate(error))
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {

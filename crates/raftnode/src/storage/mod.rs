@@ -16,6 +16,7 @@ pub use error::{LogError, SnapshotError};
 mod log_view;
 pub use log_view::{LogView, SnapshotWish};
 
+mod changes;
 mod tail;
 
 #[cfg(any(test, feature = "testing"))]

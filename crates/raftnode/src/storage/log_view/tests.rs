@@ -28,7 +28,7 @@ fn write(log: &mut MemStore, entries: &[Entry]) {
 }
 
 fn get(view: &LogView, low: u64, high: u64) -> raft::Result<Vec<Entry>> {
-    Storage::entries(view, low, high, None, GetEntriesContext::empty(false))
+    Storage::entries(view, low, high, u64::MAX, GetEntriesContext::empty(false))
 }
 
 fn is(result: raft::Result<impl std::fmt::Debug>, expected: StorageError) -> bool {
@@ -197,7 +197,7 @@ fn a_limited_read_fits_a_frame_by_count_too() {
         (1..=40_000).map(|i| crate::convert::entry(i, 1, Default::default(), "")).collect();
     write(&mut log, &tiny);
     let view = LogView::new(log.reader(), None, hard_state(1, 0, 0), BUDGET).expect("opens");
-    let read = view.read(1, 40_001, Some(u64::MAX)).expect("there");
+    let read = view.read(1, 40_001, u64::MAX).expect("there");
     assert_eq!(read.len(), LogView::MAX_READ);
     assert!(read.len() <= crate::wire::MAX_ENTRIES);
 }
@@ -272,10 +272,75 @@ fn a_fault_of_the_log_is_kept_for_whoever_catches_the_panic() {
             5
         }
     }
-    let mut view = LogView::new(Arc::new(Broken), None, hard_state(1, 0, 0), 0).expect("opens");
+    let begin = Some(mark(5, 1)); // nothing follows that would be read to open it
+    let mut view = LogView::new(Arc::new(Broken), begin, hard_state(1, 0, 5), 0).expect("opens");
     assert!(matches!(get(&view, 1, 3), Err(raft::Error::Store(StorageError::Other(_)))));
     assert!(matches!(view.take_error(), Some(LogError::Corrupt { .. })));
     assert!(view.take_error().is_none());
+}
+
+fn is_change(entry: &Entry) -> bool {
+    entry.get_entry_type() != EntryType::EntryNormal
+}
+
+/// As raft-rs asks, and counts.
+fn ask(view: &LogView, low: u64, high: u64) -> usize {
+    let entries = view.entries(low, high, None, GetEntriesContext::empty(false));
+    entries.expect("there").iter().filter(|entry| is_change(entry)).count()
+}
+
+/// A log that answers no question about its entries once it was opened.
+struct Shut {
+    log: Arc<dyn LogReader>,
+    largest: std::sync::atomic::AtomicU64,
+    shut: std::sync::atomic::AtomicBool,
+}
+
+impl LogReader for Shut {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        assert!(!self.shut.load(Relaxed), "entries {low} to {high} are read");
+        let entries = self.log.entries(low, high, max_bytes)?;
+        self.largest.fetch_max(entries.iter().map(cost).sum(), Relaxed);
+        Ok(entries)
+    }
+    fn term(&self, index: u64) -> Result<u64, LogError> {
+        self.log.term(index)
+    }
+    fn first_index(&self) -> u64 {
+        self.log.first_index()
+    }
+    fn last_index(&self) -> u64 {
+        self.log.last_index()
+    }
+}
+
+/// Before each election raft-rs asks for all that is committed and not applied, without a limit.
+#[test]
+fn conf_changes_are_counted_without_reading_the_log() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let kind = |index| match index {
+        300 => EntryType::EntryConfChange,
+        700 => EntryType::EntryConfChangeV2,
+        _ => EntryType::EntryNormal,
+    };
+    let entry = |index| crate::convert::entry(index, 1, kind(index), vec![b'x'; 10_000]);
+    let mut log = MemStore::new();
+    write(&mut log, &(1..=1000).map(entry).collect::<Vec<_>>());
+    let shut = Arc::new(Shut { log: log.reader(), largest: 0.into(), shut: false.into() });
+    let reader = Arc::clone(&shut) as Arc<dyn LogReader>;
+    let mut view = LogView::new(reader, None, hard_state(1, 0, 0), BUDGET).expect("opens");
+    let largest = shut.largest.load(Relaxed);
+    assert!(largest <= 1 << 20, "{largest} bytes of a log of 10 MB are read at once");
+    shut.shut.store(true, Relaxed);
+    for (low, high, there) in [(1, 1001, 2), (301, 700, 0), (301, 701, 1), (701, 1001, 0)] {
+        assert_eq!(ask(&view, low, high), there, "{low} to {high}");
+    }
+    // If raft-rs has more, it looks at that only if the answer is not short of an entry (`RaftLog::slice`).
+    view.set_more(true);
+    let whole = view.entries(701, 1001, None, GetEntriesContext::empty(false)).expect("there");
+    assert_eq!(whole.len(), 300);
+    assert!(whole.iter().all(|entry| entry.data.is_empty() && !is_change(entry)));
 }
 
 /// Random appends, overwrites, notices, compactions and installs, against a plain list.
@@ -294,7 +359,11 @@ fn it_always_reads_like_a_plain_list() {
                 0..=4 => {
                     let first = random.u64(before + 1..=last + 1);
                     term += u64::from(first <= last);
-                    let new = entries(first, first + random.u64(0..30), term);
+                    let mut new = entries(first, first + random.u64(0..30), term);
+                    if random.u8(0..4) == 0 {
+                        let at = random.usize(0..new.len());
+                        new[at].set_entry_type(EntryType::EntryConfChange);
+                    }
                     view.append(&new).expect("fits");
                     list.truncate((first - before - 1) as usize);
                     list.extend(new.iter().cloned());
@@ -332,7 +401,15 @@ fn it_always_reads_like_a_plain_list() {
             let context = format!("seed {seed}, step {step}");
             assert_eq!((view.first(), view.last()), (before + 1, last), "{context}");
             assert_eq!(view.term_at(before).ok(), Some(before_term), "{context}");
-            assert_eq!(view.read(before + 1, last + 1, None).expect(&context), list, "{context}");
+            assert_eq!(
+                view.read(before + 1, last + 1, u64::MAX).expect(&context),
+                list,
+                "{context}"
+            );
+            let low = random.u64(before + 1..=last + 1);
+            let counted = ask(&view, low, last + 1);
+            let there = list.iter().filter(|entry| entry.index >= low && is_change(entry));
+            assert_eq!(counted, there.count(), "{context}");
             assert!(view.durable() <= last, "{context}");
             assert!(list.iter().all(|e| view.term_at(e.index).ok() == Some(e.term)), "{context}");
         }
