@@ -594,3 +594,22 @@ fn members_are_replaced_jointly() {
     cluster.stop(new.id);
     assert_eq!(cluster.settle(2), ["before", "joint"]);
 }
+
+/// O19: check-quorum would end its leadership, if it were on.
+#[test]
+fn a_leader_that_was_removed_while_away_learns_it() {
+    for check_quorum in [true, false] {
+        let cluster = TestCluster::new(3, config().check_quorum(check_quorum));
+        let leader = cluster.leader();
+        cluster.handle(leader).pause();
+        let second = wait_for("another leader", || {
+            let leads = |id: &u64| cluster.handle(*id).vitals().role == Role::Leader;
+            cluster.ids().into_iter().filter(|id| *id != leader).find(leads)
+        });
+        let removed = cluster.handle(second).change_members(Change::Remove(leader)).wait();
+        removed.expect("two of three");
+        cluster.handle(leader).resume();
+        let end = wait_for("the end", || cluster.handle(leader).end());
+        assert!(matches!(end, NodeEnd::Removed), "check_quorum {check_quorum}: {end:?}");
+    }
+}

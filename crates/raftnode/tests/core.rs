@@ -311,11 +311,11 @@ fn what_was_not_handed_on_can_be_taken_back() {
     let mut sim = Sim::new(3, 1);
     sim.settle();
     let id = sim.propose(2, "early");
-    assert!(sim.core(2).cancel(id));
-    assert!(!sim.core(2).cancel(id));
+    assert_eq!(sim.core(2).cancel(&[id]), [id]);
+    assert!(sim.core(2).cancel(&[id]).is_empty());
     sim.elect(3);
     let id = sim.propose(2, "forwarded");
-    assert!(!sim.core(2).cancel(id), "nobody can say what becomes of it");
+    assert!(sim.core(2).cancel(&[id]).is_empty(), "nobody can say what becomes of it");
 }
 
 #[test]

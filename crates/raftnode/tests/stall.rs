@@ -293,3 +293,40 @@ fn a_panic_on_the_node_thread_ends_the_node_with_its_message() {
         other => panic!("{other:?}"),
     }
 }
+
+/// O12: after a partition everything that a deposed leader has under way ends at once.
+#[test]
+fn many_deadlines_at_once_do_not_stop_the_node_thread() {
+    const COUNT: usize = 30_000;
+    let cluster = TestCluster::new(3, config());
+    let leader = cluster.leader();
+    let handle = cluster.handle(leader);
+    handle.propose("one").wait().expect("applied");
+    handle.pause();
+    let deadline = Instant::now() + Duration::from_secs(6);
+    let pending: Vec<_> = (0..COUNT).map(|_| handle.propose_by("x", deadline)).collect();
+    assert!(Instant::now() < deadline, "the machine is too slow for this test");
+    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+    wait_for("answers", || pending.iter().all(|pending| pending.is_ready()).then_some(()));
+    let late = deadline.elapsed();
+    assert!(late < Duration::from_secs(2), "the last was answered {late:?} late");
+    assert!(pending.into_iter().all(|pending| pending.wait().is_err()));
+}
+
+#[test]
+fn a_restore_that_hangs_is_reported() {
+    let cluster = TestCluster::new(3, config().snapshot_count(1).snapshot_catchup_entries(0));
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.handle(follower).pause();
+    let handle = cluster.handle(leader);
+    for n in 0..40 {
+        let line = if n == 0 { "hang when restored".to_string() } else { n.to_string() };
+        handle.propose(line).wait().expect("applied");
+    }
+    wait_for("a snapshot", || {
+        let status = handle.status();
+        (status.snapshot_index == status.commit && status.first_index > status.commit).then_some(())
+    });
+    cluster.handle(follower).resume();
+    wait_for("the report", || (cluster.handle(follower).stats().apply_stalls > 0).then_some(()));
+}

@@ -1,6 +1,6 @@
 //! Where in the log this node's own proposals stand.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use oarlock_membership::ProposalId;
 
@@ -16,49 +16,68 @@ pub(super) struct Place {
 }
 
 /// By index, each once. They come at the end and leave at the front, nearly always.
-#[derive(Debug)]
-pub(super) struct Places(VecDeque<Place>);
+///
+/// Forgetting one does not look for it: deadlines pass by the hundred thousand at once, after a partition. What is
+/// forgotten stays where it is until as many again do not.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    places: VecDeque<Place>,
+    forgotten: HashSet<ProposalId>,
+}
 
 impl Places {
-    pub(super) const fn new() -> Self {
-        Self(VecDeque::new())
-    }
+    /// Forgotten ones that may always stay.
+    const MANY: usize = 1024;
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.places.is_empty()
     }
 
     /// Puts a proposal where it stands, in place of what was thought to stand there.
     pub(super) fn insert(&mut self, index: u64, term: u64, forward: Forward) {
         let place = Place { index, term, forward };
-        if self.0.back().is_none_or(|last| last.index < index) {
-            return self.0.push_back(place);
+        if self.places.back().is_none_or(|last| last.index < index) {
+            return self.places.push_back(place);
         }
-        match self.0.binary_search_by_key(&index, |place| place.index) {
-            Ok(at) => self.0[at] = place,
-            Err(at) => self.0.insert(at, place),
+        match self.places.binary_search_by_key(&index, |place| place.index) {
+            Ok(at) => self.places[at] = place,
+            Err(at) => self.places.insert(at, place),
         }
     }
 
     /// Takes what stands there.
     pub(super) fn remove(&mut self, index: u64) -> Option<Place> {
-        if self.0.front()?.index == index {
-            return self.0.pop_front();
-        }
-        let at = self.0.binary_search_by_key(&index, |place| place.index).ok()?;
-        self.0.remove(at)
+        let place = if self.places.front()?.index == index {
+            self.places.pop_front()
+        } else {
+            let at = self.places.binary_search_by_key(&index, |place| place.index).ok()?;
+            self.places.remove(at)
+        };
+        place.filter(|place| !is_forgotten(&mut self.forgotten, place))
     }
 
-    /// Forgets a proposal.
+    /// Forgets a proposal, wherever it stands, if it does.
     pub(super) fn forget(&mut self, id: ProposalId) {
-        self.0.retain(|place| place.forward.id != id);
+        if self.places.is_empty() {
+            return;
+        }
+        self.forgotten.insert(id);
+        if self.forgotten.len() >= Self::MANY.max(self.places.len() / 2) {
+            let forgotten = std::mem::take(&mut self.forgotten);
+            self.places.retain(|place| !forgotten.contains(&place.forward.id));
+        }
     }
 
     /// Takes everything up to `index`.
     pub(super) fn remove_through(&mut self, index: u64) -> impl Iterator<Item = Place> {
-        let end = self.0.partition_point(|place| place.index <= index);
-        self.0.drain(..end)
+        let end = self.places.partition_point(|place| place.index <= index);
+        let forgotten = &mut self.forgotten;
+        self.places.drain(..end).filter(|place| !is_forgotten(forgotten, place))
     }
+}
+
+fn is_forgotten(forgotten: &mut HashSet<ProposalId>, place: &Place) -> bool {
+    !forgotten.is_empty() && forgotten.remove(&place.forward.id)
 }
 
 #[cfg(test)]
@@ -79,7 +98,7 @@ mod tests {
 
     #[test]
     fn places_are_found_in_whatever_order_they_came() {
-        let mut places = Places::new();
+        let mut places = Places::default();
         for (index, sequence) in [(5, 1), (9, 2), (7, 3), (6, 4), (9, 5)] {
             places.insert(index, 1, forward(sequence));
         }
@@ -90,5 +109,25 @@ mod tests {
         assert_eq!(sequences(places.remove(7)), [3]);
         assert!(places.is_empty());
         assert!(places.remove(7).is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_goes_away_in_time() {
+        let mut places = Places::default();
+        for n in 1..=4000 {
+            places.insert(n, 1, forward(n));
+        }
+        (1..=3000).for_each(|n| places.forget(forward(n).id));
+        assert!(places.places.len() < 3000, "{} are kept", places.places.len());
+        assert!(places.remove(2999).is_none());
+        assert_eq!(sequences(places.remove_through(3002)), [3001, 3002]);
+        (3003..=4000).for_each(|n| places.forget(forward(n).id));
+        assert!(places.remove_through(4000).next().is_none());
+        assert!(places.is_empty());
+        // Nothing is left behind by those that stood nowhere.
+        places.insert(5000, 1, forward(5000));
+        (0..4 * Places::MANY as u64).for_each(|n| places.forget(forward(n + 9000).id));
+        assert!(places.forgotten.len() < Places::MANY);
+        assert_eq!(sequences(places.remove(5000)), [5000]);
     }
 }

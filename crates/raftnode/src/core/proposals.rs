@@ -5,7 +5,7 @@
 //! forwarded to it in the term that the forward names and in no other, so it never will. What was under way when a
 //! leader died is thus appended by the next one, and nobody has to wait for a deadline.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use oarlock_membership::{ChangeEntry, ProposalId};
 use raft::StateRole;
@@ -54,7 +54,7 @@ struct Queued {
 }
 
 impl Proposals {
-    pub(super) const fn new(max_waiting: usize) -> Self {
+    pub(super) fn new(max_waiting: usize) -> Self {
         Self {
             max_waiting,
             waiting: VecDeque::new(),
@@ -62,7 +62,7 @@ impl Proposals {
             changes: VecDeque::new(),
             forwarded: BTreeMap::new(),
             deposed: (0, 0),
-            places: Places::new(),
+            places: Places::default(),
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
         }
@@ -117,20 +117,35 @@ impl Core {
         }
     }
 
-    /// Takes back a proposal that nobody waits for any more. Whether it had not been handed on, so that it is certain
-    /// to have no effect.
-    pub fn cancel(&mut self, id: ProposalId) -> bool {
+    /// Takes back proposals that nobody waits for any more. Which of them had not been handed on, so that they are certain
+    /// to have no effect; in order.
+    ///
+    /// Takes as long as the queue of waiting ones and `ids` together are, whatever was appended: deadlines pass by the
+    /// hundred thousand at once.
+    pub fn cancel(&mut self, ids: &[ProposalId]) -> Vec<ProposalId> {
         let p = &mut self.proposals;
-        p.forwarded.remove(&id);
-        p.places.forget(id);
-        for queue in [&mut p.waiting, &mut p.changes] {
-            let before = queue.len();
-            queue.retain(|queued| queued.forward.id != id || queued.from != 0);
-            if queue.len() < before {
-                return true;
+        for id in ids {
+            p.forwarded.remove(id);
+            p.places.forget(*id);
+        }
+        let mut certain = Vec::new();
+        if !ids.is_empty() && !(p.waiting.is_empty() && p.changes.is_empty()) {
+            let ids: HashSet<&ProposalId> = ids.iter().collect();
+            for queue in [&mut p.waiting, &mut p.changes] {
+                queue.retain(|queued| {
+                    let cancelled = queued.from == 0 && ids.contains(&queued.forward.id);
+                    if cancelled {
+                        certain.push(queued.forward.id);
+                    }
+                    !cancelled
+                });
             }
         }
-        planted("appended-and-definitely-failed")
+        if planted("appended-and-definitely-failed") {
+            certain = ids.to_vec();
+        }
+        certain.sort_unstable();
+        certain
     }
 
     /// The node stops: every proposal that was not handed on is refused.

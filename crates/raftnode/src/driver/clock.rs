@@ -37,17 +37,13 @@ impl Node {
     pub(super) fn on_time(&mut self, now: Instant) {
         self.on_tick(now);
         self.watch_others(now);
-        for id in self.waiters.expired(now) {
-            let handed_on = ProposeError::OutcomeUnknown(Unknown::Deadline);
-            let error = if self.core.cancel(id) { self.not_handed_on() } else { handed_on };
-            self.refuse(id, error);
-        }
+        self.expire_proposals(now);
         let error =
             if self.core.vitals().leader == 0 { ReadError::NoLeader } else { ReadError::TimedOut };
         let expired = self.reads.expire(now, &error);
         if !expired.is_empty() {
             self.shared.counters.reads_failed.add(expired.len() as u64);
-            self.core.cancel_reads(&|token| expired.contains(&token));
+            self.core.cancel_reads(&|token| expired.binary_search(&token).is_ok());
         }
         self.transfers.expire(now);
         self.hasten_election(now);
@@ -61,6 +57,22 @@ impl Node {
                 || (self.writes.is_empty() && self.held.is_empty() && now + LINGER / 2 >= until))
         {
             self.ending = Some(NodeEnd::Removed);
+        }
+    }
+
+    /// Some of those that are late; the others at once after what else there is to do, which waits for nothing (O12).
+    fn expire_proposals(&mut self, now: Instant) {
+        let expired = self.waiters.expired(now);
+        if expired.is_empty() {
+            return;
+        }
+        let certain = self.core.cancel(&expired);
+        for id in expired {
+            let error = match certain.binary_search(&id) {
+                Ok(_) => self.not_handed_on(),
+                Err(_) => ProposeError::OutcomeUnknown(Unknown::Deadline),
+            };
+            self.refuse(id, error);
         }
     }
 

@@ -359,8 +359,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.node.shutdown(None)
     }
 
-    /// As [`shutdown`](Self::shutdown), but a leader first hands over to the voter that has been connected longest,
-    /// for which it waits for at most `patience`.
+    /// As [`shutdown`](Self::shutdown), but a leader first hands over to the voter whose log is the most complete of those that
+    /// answer, of several the one with the lowest id; for that it waits for at most `patience`.
     pub fn shutdown_gracefully(&self, patience: Duration) -> NodeEnd {
         self.node.shutdown(Some(Instant::now() + patience))
     }

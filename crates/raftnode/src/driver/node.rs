@@ -55,6 +55,8 @@ pub(super) struct Node {
     proposals: Vec<Forward>,
     /// Bytes handed over to be applied.
     pub(super) unapplied: u64,
+    /// A snapshot was handed over, to become the state.
+    pub(super) restoring: bool,
 
     started: Instant,
     pub(super) ticker: Ticker,
@@ -101,6 +103,7 @@ impl Node {
             writes: VecDeque::new(),
             unsynced: 0,
             unapplied: 0,
+            restoring: false,
             started: now,
             ticker: Ticker::new(interval, now),
             apply_watch: ApplyWatch::new(now),
@@ -271,6 +274,7 @@ impl Node {
         let mut messages = Vec::new();
         for stage in self.held.release(self.core.acknowledged(), self.core.change_applied()) {
             if let Some(restore) = stage.restore {
+                self.restoring = true;
                 let _ = self.threads.apply.send(handoff::Job::Restore(restore)); // if it has gone, it has said why
             }
             messages.extend(stage.messages);
@@ -350,6 +354,7 @@ impl Node {
         announcement: bytes::Bytes,
     ) -> Result<(), NodeError> {
         let index = mark.index;
+        self.restoring = false;
         log::info!(id:% = Hex(self.shared.id), index; "installed a snapshot");
         self.core.handle_restored(mark, head, announcement);
         self.on_events()?;
@@ -472,11 +477,11 @@ impl Node {
         }
     }
 
-    /// Only a current member of our own cluster can tell us that we were removed (O19). Nobody can tell a leader: it
-    /// would have removed itself, or does not lead for much longer.
+    /// Only a current member of our own cluster can tell us that we were removed (O19). Nobody need tell a leader: it
+    /// would have removed itself, or check-quorum ends its leadership soon. Without that nothing else would.
     fn on_refusal(&mut self, peer: u64, refusal: &Refusal) {
         if matches!(refusal, Refusal::Removed)
-            && self.core.vitals().role != Role::Leader
+            && (self.core.vitals().role != Role::Leader || !self.shared.config.check_quorum)
             && self.core.cluster().member(peer).is_some()
             && self.removed_until.is_none()
         {

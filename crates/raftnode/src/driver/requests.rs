@@ -66,7 +66,7 @@ impl Reads {
         answered
     }
 
-    /// Ends the reads whose deadline has passed, and says which they were.
+    /// Ends the reads whose deadline has passed, and says which they were, in ascending order.
     pub(super) fn expire(&mut self, now: Instant, error: &ReadError) -> Vec<u64> {
         let late =
             |(token, (_, deadline)): (&u64, &(_, Instant))| (*deadline <= now).then_some(*token);
@@ -76,8 +76,11 @@ impl Reads {
                 resolver.resolve(Err(error.clone()));
             }
         }
+        if expired.is_empty() {
+            return expired;
+        }
         for tokens in self.confirmed.values_mut() {
-            tokens.retain(|token| !expired.contains(token));
+            tokens.retain(|token| expired.binary_search(token).is_err());
         }
         expired
     }

@@ -16,6 +16,9 @@ use crate::{Applied, Busy, ChangeMembersError, ProposeError, Unknown};
 /// Deadlines of proposals that were answered long ago may be as many as those that wait, and this many more.
 const STALE_DEADLINES: usize = 1024;
 
+/// Deadlines that are looked at in one go: many may pass at once, and the node has other things to do.
+const LATE_AT_ONCE: usize = 4096;
+
 /// The waiters of a node. The caller registers, the apply thread answers, the node thread refuses and expires.
 ///
 /// They are this node's own proposals, of this start: so the sequence number alone says which.
@@ -140,7 +143,8 @@ pub(crate) trait WaiterTable: Send + Sync + 'static {
     fn refuse(&self, id: ProposalId, error: ProposeError);
     /// Answers a change of members.
     fn members(&self, id: ProposalId, result: Result<Arc<Cluster>, ChangeMembersError>);
-    /// The proposals whose deadline has passed, each said once: refuse them.
+    /// Proposals whose deadline has passed, each said once: refuse them. If there are many, some of them; then the next
+    /// deadline is one that has passed.
     fn expired(&self, now: Instant) -> Vec<ProposalId>;
     /// The next deadline, or an earlier time.
     fn next_deadline(&self) -> Option<Instant>;
@@ -262,11 +266,16 @@ impl<R: Send + 'static> WaiterTable for Waiters<R> {
         let Self { origin, incarnation, .. } = *self;
         let mut expired = Vec::new();
         let mut table = self.table.lock();
-        while let Some(Reverse((deadline, sequence))) = table.deadlines.peek().copied()
-            && (deadline <= now || !table.waiting.contains_key(&sequence))
-        {
+        for _ in 0..LATE_AT_ONCE {
+            let Some(Reverse((deadline, sequence))) = table.deadlines.peek().copied() else {
+                break;
+            };
+            let waits = table.waiting.contains_key(&sequence);
+            if waits && deadline > now {
+                break;
+            }
             table.deadlines.pop();
-            if table.waiting.contains_key(&sequence) {
+            if waits {
                 expired.push(ProposalId { origin, incarnation, sequence });
             }
         }
@@ -349,6 +358,20 @@ mod tests {
         waiters.refuse(ID, ProposeError::NoLeader);
         assert_eq!(answer.wait(), Err(ProposeError::NoLeader));
         assert!(waiters.expired(now + Duration::from_secs(9)).is_empty());
+        assert_eq!(waiters.next_deadline(), None);
+    }
+
+    #[test]
+    fn many_deadlines_are_looked_at_in_pieces() {
+        let waiters: Waiters<()> = waiters();
+        let now = Instant::now();
+        for sequence in 0..LATE_AT_ONCE as u64 + 1 {
+            let id = ProposalId { sequence, ..ID };
+            waiters.register(id, now, (0, 9), Waiter::Apply(pending().0));
+        }
+        assert_eq!(waiters.expired(now).len(), LATE_AT_ONCE);
+        assert!(waiters.next_deadline().is_some_and(|next| next <= now), "the others wait");
+        assert_eq!(waiters.expired(now).len(), 1);
         assert_eq!(waiters.next_deadline(), None);
     }
 

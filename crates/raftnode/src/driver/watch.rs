@@ -113,7 +113,8 @@ impl Node {
             self.core.handle_write_stall(stalled);
         }
         let steps = self.shared.apply_steps.load(std::sync::atomic::Ordering::Relaxed);
-        if self.apply_watch.stalls(now, self.unapplied > 0, steps, timeout) {
+        let busy = self.unapplied > 0 || self.restoring;
+        if self.apply_watch.stalls(now, busy, steps, timeout) {
             self.shared.report_stall(Stalled::Apply, timeout);
         }
     }
