@@ -129,7 +129,7 @@ impl Core {
             p.places.forget(*id);
         }
         let mut certain = Vec::new();
-        if !ids.is_empty() && !(p.waiting.is_empty() && p.changes.is_empty()) {
+        if !(ids.is_empty() || p.waiting.is_empty() && p.changes.is_empty()) {
             let ids: HashSet<&ProposalId> = ids.iter().collect();
             for queue in [&mut p.waiting, &mut p.changes] {
                 queue.retain(|queued| {
