@@ -75,7 +75,7 @@ struct Reader(Arc<dyn LogReader>, Disk);
 impl LogReader for Reader {
     fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
         if *self.1.unreadable.lock() {
-            return Err(LogError::Corrupt { detail: "a flipped bit".into() });
+            return Err(LogError::Corrupt { detail: "a flipped bit".into(), place: None });
         }
         self.0.entries(low, high, max_bytes)
     }

@@ -31,7 +31,7 @@ pub(crate) struct Cli {
 pub(crate) enum Tool {
     /// Make a one-member cluster of the only survivor, again if need be, and exit.
     Rescue(RescueFlags),
-    /// Look at a log without changing it.
+    /// Look at a log, and repair it if told so.
     #[command(subcommand)]
     Wal(WalTool),
 }

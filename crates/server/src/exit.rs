@@ -1,6 +1,10 @@
 //! How the process ends: codes after BSD's `sysexits`, and one last line that a machine can read.
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use serde::Serialize;
 
@@ -89,6 +93,15 @@ impl Failure {
     pub(crate) fn at(mut self, file: impl Into<PathBuf>, offset: Option<u64>) -> Self {
         self.file = Some(file.into());
         self.offset = offset;
+        self
+    }
+
+    /// Says in which directory the damage is, where its file was named alone.
+    pub(crate) fn within(mut self, dir: &Path) -> Self {
+        self.file = self.file.map(|file| match file.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => dir.join(file),
+            _ => file,
+        });
         self
     }
 

@@ -154,7 +154,13 @@ fn node(error: &NodeError) -> Failure {
 
 fn log_error(error: &LogError) -> Failure {
     match error {
-        LogError::Corrupt { .. } => Failure::from_error(Kind::Damaged, error).help(REPLACE),
+        LogError::Corrupt { place, .. } => {
+            let failure = Failure::from_error(Kind::Damaged, error).help(REPLACE);
+            match place {
+                Some((file, offset)) => failure.at(file, Some(*offset)),
+                None => failure,
+            }
+        }
         LogError::Io { source, .. } => io_failure(error, source),
         LogError::NoSpace => {
             Failure::from_error(Kind::Io, error).help("make room on the disk, then start again")
@@ -220,6 +226,16 @@ mod tests {
             assert_eq!(failure.kind(), kind, "{}", failure.text());
         }
         assert!(end(&NodeEnd::Stopped).is_ok());
+    }
+
+    /// Also damage that is met while it serves, where the store knows its own directory alone.
+    #[test]
+    fn damage_met_while_running_names_its_place() {
+        let place = Some(("00000001.wal".into(), 8));
+        let error = NodeError::Log(LogError::Corrupt { detail: "a bit".into(), place });
+        let failure = end(&NodeEnd::Failed(Arc::new(error))).expect_err("a failure");
+        let failure = failure.within(Path::new("member/wal"));
+        assert_eq!(failure.place(), (Some(Path::new("member/wal/00000001.wal")), Some(8)));
     }
 
     #[test]

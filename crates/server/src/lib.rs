@@ -52,8 +52,15 @@ pub fn main() -> ExitCode {
     }
     let done = |()| ExitCode::SUCCESS;
     let result = match &parsed.cli.tool {
-        None => Config::new(&parsed.cli.serve).and_then(|config| serve::run(&config)).map(done),
-        Some(Tool::Rescue(flags)) => tools::rescue(flags).map(done),
+        None => Config::new(&parsed.cli.serve)
+            .and_then(|config| {
+                serve::run(&config)
+                    .map_err(|failure| failure.within(&config.member_dir().join("wal")))
+            })
+            .map(done),
+        Some(Tool::Rescue(flags)) => tools::rescue(flags)
+            .map(done)
+            .map_err(|failure| failure.within(&config::member_dir(&flags.data_dir).join("wal"))),
         Some(Tool::Wal(WalTool::Dump(flags))) => tools::dump(flags).map(done),
         Some(Tool::Wal(WalTool::Verify(flags))) => tools::verify(flags),
         Some(Tool::Wal(WalTool::Repair(flags))) => tools::repair(flags),

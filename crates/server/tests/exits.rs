@@ -47,6 +47,10 @@ fn wrong_flags_exit_64() {
         (&["--listen-client-urls", "http://127.0.0.1:1"], "--advertise-client-urls"),
         (&["wal", "dump", "--data-dir", "/nonexistent"], "no log in"),
         (&["wal", "verify", "/nonexistent"], "no log in /nonexistent/member/wal"),
+        (&["wal", "verify", BINARY], "is a file"),
+        (&["wal", "dump", BINARY], "is a file"),
+        (&["wal", "repair", BINARY], "is a file"),
+        (&["wal", "dump", "--from", "22", "--to", "20", "/a"], "nothing between"),
         (&["wal", "verify", "/a", "--data-dir", "/b"], "--data-dir"),
     ] {
         let (code, last) = run(Command::new(BINARY).args(args)).expect("it runs");
@@ -174,6 +178,37 @@ fn damaged_log_exits_65_and_names_the_place() {
             let offset = last["offset"].as_u64().expect("where") as usize;
             assert!(offset <= place && place - offset < 1024, "{offset} is not near {place}");
         }
+        Ok(())
+    });
+}
+
+/// The same in a segment that was left long ago, whose footer would have answered for it.
+#[test]
+fn damage_in_a_left_segment_names_the_place_too() {
+    scenario("damage in a left segment", |scratch| {
+        let flags = flags(scratch, "m1")?;
+        let mut member = Member::new(scratch, flags.clone())?;
+        member.start()?;
+        let client = member.client()?;
+        let [segment, next] = [1, 2].map(|n| flags.data_dir.join(format!("member/wal/{n:08}.wal")));
+        let large = "v".repeat(500_000);
+        for key in 0..60 {
+            client.put(&format!("k{key}"), &large)?;
+        }
+        assert!(next.exists(), "it has rolled");
+        member.process()?.terminate()?;
+        assert_eq!(member.process()?.wait(BOUND)?.code(), Some(0));
+        let mut bytes = std::fs::read(&segment)?;
+        bytes[2_000_000] ^= 1;
+        std::fs::write(&segment, &bytes)?;
+        let (code, last) = run(&mut flags.command(Path::new(BINARY)))?;
+        assert_eq!((code, last["kind"].as_str()), (65, Some("damaged")), "{last}");
+        assert_eq!(last["file"].as_str(), segment.to_str(), "{last}");
+        let offset = last["offset"].as_u64().expect("where");
+        assert!((1_400_000..=2_000_000).contains(&offset), "{last}");
+        let error = last["error"].as_str().unwrap_or_default();
+        let dir = segment.parent().expect("a directory").display().to_string();
+        assert!(error.contains(&dir) && error.contains("last good entry"), "{last}");
         Ok(())
     });
 }

@@ -192,8 +192,11 @@ fn a_damaged_member_is_repaired_when_its_loss_is_accepted() {
 
         let (code, text) = output(&["repair"], &dir)?;
         assert_eq!(code, Some(1), "{text}");
-        for part in ["COMMITTED ENTRIES WOULD BE LOST", "remove the member", "nothing was changed"]
-        {
+        for part in [
+            "COMMITTED ENTRIES WOULD BE LOST",
+            "remove the member",
+            "nothing was changed: --apply --accept-loss does it",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         let (code, text) = output(&["repair", "--json"], &dir)?;
@@ -261,6 +264,55 @@ fn a_torn_end_has_a_code_of_its_own() {
         assert!(code == Some(0) && text.contains("nothing to repair"), "{code:?} {text}");
         Options::new().open(&dir)?.close()?;
         let (code, text) = output(&["verify"], &dir)?;
+        assert_eq!(code, Some(0), "{text}");
+        Ok(())
+    });
+}
+
+/// Nobody is told to run what they have just run.
+#[test]
+fn a_log_of_which_nothing_can_be_kept_says_what_else_to_do() {
+    scenario("nothing to keep", |scratch| {
+        let dir = scratch.path().join("log");
+        let log = Options::new().segment_size(32 << 10).create(&dir, b"")?;
+        let _ = log.append(&Batch::of(&[Entry::new(1, 1, 0, "kept")]))?;
+        log.close()?;
+        let (code, text) = output(&["dump"], &dir)?;
+        assert!(code == Some(0) && text.contains("checkpoint: no metadata;"), "{code:?} {text}");
+        let segment = dir.join("00000001.wal");
+        let mut bytes = std::fs::read(&segment)?;
+        bytes[12_300] ^= 1;
+        std::fs::write(&segment, &bytes)?;
+        let (code, text) = output(&["repair"], &dir)?;
+        assert_eq!(code, Some(65), "{text}");
+        let last = last_json(&text);
+        let help = last["help"].as_str().unwrap_or_default();
+        assert!(help.contains("restore a copy") && !help.contains("wal repair"), "{last}");
+        Ok(())
+    });
+}
+
+/// What is gone with the end of a file may have been acknowledged: it is not cut off without being told to.
+#[test]
+fn a_file_that_was_cut_is_not_repaired_in_passing() {
+    scenario("a file that was cut", |scratch| {
+        let mut member = Member::new(scratch, Flags::new(scratch.path(), "m1")?)?;
+        member.start()?;
+        let client = member.client()?;
+        for key in 0..40 {
+            client.put(&format!("k{key:02}"), &"v".repeat(20_000))?;
+        }
+        member.kill();
+        let dir = member.flags.data_dir.clone();
+        let segment = dir.join("member/wal/00000001.wal");
+        std::fs::OpenOptions::new().write(true).open(&segment)?.set_len(300_000)?;
+        let (code, text) = output(&["repair"], &dir)?;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("at least") && text.contains("--apply --accept-loss"), "{text}");
+        let (code, text) = output(&["repair", "--apply"], &dir)?;
+        assert_eq!(code, Some(65), "{text}");
+        assert_eq!(std::fs::metadata(&segment)?.len(), 300_000, "nothing was changed");
+        let (code, text) = output(&["repair", "--apply", "--accept-loss"], &dir)?;
         assert_eq!(code, Some(0), "{text}");
         Ok(())
     });

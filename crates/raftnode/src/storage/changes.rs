@@ -21,7 +21,7 @@ impl Changes {
             let entries = reader.entries(low, high, CHUNK)?;
             let Some(last) = entries.last().filter(|last| last.index >= low) else {
                 let detail = format!("entry {low} is missing");
-                return Err(LogError::Corrupt { detail });
+                return Err(LogError::Corrupt { detail, place: None });
             };
             low = last.index + 1;
             changes.add(&entries);

@@ -1,6 +1,6 @@
 //! What can go wrong with a log or a snapshot, and whose fault it is.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use super::SnapshotId;
 
@@ -52,6 +52,8 @@ pub enum LogError {
     Corrupt {
         /// Where and how, in the store's words.
         detail: String,
+        /// The damaged file and the offset in it, if the store keeps files and knows; relative to the log's directory.
+        place: Option<(PathBuf, u64)>,
     },
     /// The operating system refused. After a write or sync the log is poisoned.
     #[error("cannot {op} the log")]

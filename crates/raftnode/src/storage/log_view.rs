@@ -85,7 +85,7 @@ impl LogView {
         let (first, last) = (reader.first_index(), reader.last_index());
         if first > start.index + 1 || last < start.index {
             let detail = format!("entries {first} to {last} do not continue index {}", start.index);
-            return Err(LogError::Corrupt { detail });
+            return Err(LogError::Corrupt { detail, place: None });
         }
         // The term before the first entry is known at the snapshot and at 0; else the first entry gives its own.
         let dummy = if first == start.index + 1 {

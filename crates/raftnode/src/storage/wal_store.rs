@@ -295,6 +295,7 @@ pub(super) fn from_wal(entry: oarlock_wal::Entry) -> Result<Entry, LogError> {
     let oarlock_wal::Entry { index, term, kind, data } = entry;
     let kind = convert::entry_kind_from_number(kind).ok_or_else(|| LogError::Corrupt {
         detail: format!("entry {index} is of the unknown kind {kind}"),
+        place: None,
     })?;
     Ok(convert::entry(index, term, kind, data))
 }
@@ -306,7 +307,8 @@ fn mark_to_wal(mark: &SnapshotMark) -> oarlock_wal::SnapshotMark {
 
 fn mark_from_wal(mark: oarlock_wal::SnapshotMark) -> Result<SnapshotMark, LogError> {
     let record = record::ConfState::decode_checked(&mark.conf).map_err(|error| {
-        LogError::Corrupt { detail: format!("snapshot mark {}: {error}", mark.index) }
+        let detail = format!("snapshot mark {}: {error}", mark.index);
+        LogError::Corrupt { detail, place: None }
     })?;
     let conf_state = convert::conf_state_from_record(record);
     Ok(SnapshotMark { index: mark.index, term: mark.term, conf_state })
@@ -324,8 +326,9 @@ pub(super) fn log_error(error: oarlock_wal::Error) -> LogError {
         Error::NotCovered { before, .. } => LogError::NoMark { before },
         Error::NoSpace { .. } => LogError::NoSpace,
         Error::Poisoned | Error::Closed => LogError::Poisoned,
-        Error::Corrupt { .. } | Error::UnknownVersion { .. } => {
-            LogError::Corrupt { detail: error.to_string() }
+        Error::Corrupt { segment, offset, .. } | Error::UnknownVersion { segment, offset, .. } => {
+            let place = Some((segment.to_string().into(), offset));
+            LogError::Corrupt { detail: error.to_string(), place }
         }
         Error::NotPrepared { ref source, .. } => {
             LogError::Io { op: "make room in", source: io::Error::new(source.kind(), error) }

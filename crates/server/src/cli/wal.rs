@@ -25,8 +25,8 @@ pub(crate) enum WalTool {
     /// A member that forgets what it has acknowledged can make its whole cluster lose committed writes. As long as the
     /// cluster has a majority without this member, remove it, empty its directory, and add it again: do not repair it.
     ///
-    /// Exit codes: 0, there is nothing to repair, or it was done. 1, something can be done, and was shown. 65, nothing can
-    /// be done, or only at a loss that was not accepted. Others as for the server.
+    /// Exit codes: 0, there is nothing to repair, or it was done. 1, something can be done, at a loss or not, and was shown.
+    /// 65, nothing can be done, or --apply would have lost what --accept-loss does not accept. Others as for the server.
     Repair(RepairFlags),
 }
 

@@ -260,7 +260,7 @@ fn a_fault_of_the_log_is_kept_for_whoever_catches_the_panic() {
     struct Broken;
     impl LogReader for Broken {
         fn entries(&self, _: u64, _: u64, _: u64) -> Result<Vec<Entry>, LogError> {
-            Err(LogError::Corrupt { detail: "segment 3".into() })
+            Err(LogError::Corrupt { detail: "segment 3".into(), place: None })
         }
         fn term(&self, _: u64) -> Result<u64, LogError> {
             Ok(1)

@@ -26,7 +26,13 @@ const POLL: Duration = Duration::from_millis(100);
 /// There is no log, it cannot be read at all, or the output cannot be written. A reader that goes away, as `head` does,
 /// has seen what it wanted.
 pub(crate) fn dump(flags: &DumpFlags) -> Result<(), Failure> {
-    let dir = Place::of(&flags.place).log;
+    if let (Some(from), Some(to)) = (flags.from, flags.to)
+        && from > to
+    {
+        let error = format!("--from {from} is behind --to {to}: there is nothing between them");
+        return Err(Failure::new(Kind::Usage, error));
+    }
+    let dir = Place::of(&flags.place)?.log;
     let failed = |error: Error| fault::log(&error, &dir);
     let mut printer = Printer::new(flags, io::BufWriter::new(io::stdout().lock()));
     let printed = if flags.follow {
@@ -115,8 +121,11 @@ impl<W: Write> Printer<W> {
         let text = match (&record.content, owner) {
             (Content::Metadata { .. }, Some(owner)) => owner,
             (Content::HardState(hard_state), _) => state(hard_state),
-            (Content::Checkpoint { hard_state, last, snapshot, .. }, owner) => {
-                let owner = owner.unwrap_or_else(|| "metadata that is not a server's".to_owned());
+            (Content::Checkpoint { hard_state, last, snapshot, metadata, .. }, owner) => {
+                let owner = owner.unwrap_or_else(|| match metadata.is_empty() {
+                    true => "no metadata".to_owned(),
+                    false => "metadata that is not a server's".to_owned(),
+                });
                 let mark = snapshot.as_ref().map(|mark| format!(", snapshot at {}", mark.id()));
                 let mark = mark.unwrap_or_default();
                 format!("checkpoint: {owner}; {}, last {last}{mark}", state(hard_state))

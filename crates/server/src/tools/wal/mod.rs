@@ -35,12 +35,20 @@ struct Place {
 
 impl Place {
     /// That of the member whose data directory was given, or else the directory itself if that is a log.
-    fn of(place: &LogPlace) -> Self {
+    ///
+    /// # Errors
+    /// It is a file (exit 64).
+    fn of(place: &LogPlace) -> Result<Self, Failure> {
         let dir = place.dir();
+        if dir.is_file() {
+            let error = format!("{} is a file, not a directory", dir.display());
+            let help = "give the data directory of a member, or the directory of a log: its files belong together";
+            return Err(Failure::new(Kind::Usage, error).at(dir, None).help(help));
+        }
         let of_member = member_dir(dir).join("wal");
         let alone = !of_member.is_dir() && Options::new().exists(dir).unwrap_or(false);
         let log = if alone { dir.to_owned() } else { of_member };
-        Self { snapshots: log.with_file_name("snap"), log }
+        Ok(Self { snapshots: log.with_file_name("snap"), log })
     }
 }
 

@@ -20,12 +20,16 @@ const INSTEAD: &str = "if this member is one of several: do NOT repair it, for a
      can make the whole cluster lose committed writes; remove it (etcdctl member remove), empty its --data-dir, and add it \
      again (etcdctl member add). If it is the only copy there is, --accept-loss cuts it";
 
+/// What to do where nothing can be kept.
+const NOTHING: &str = "keep the directory for inspection; if this member is one of several: remove it (etcdctl member remove), \
+     empty its --data-dir, and add it again (etcdctl member add); for the only member, restore a copy";
+
 /// Shows what can be done about a log, and does it if told so.
 ///
 /// # Errors
 /// Nothing can be done, or only at a loss that was not accepted (exit 65); the log is in use (75); the disk failed (74).
 pub(crate) fn repair(flags: &RepairFlags) -> Result<ExitCode, Failure> {
-    let Place { log: dir, snapshots } = Place::of(&flags.place);
+    let Place { log: dir, snapshots } = Place::of(&flags.place)?;
     let plan = Options::new().plan_repair(&dir).map_err(|error| fault::log(&error, &dir))?;
     if flags.json {
         print_json(&plan)?;
@@ -40,7 +44,11 @@ pub(crate) fn repair(flags: &RepairFlags) -> Result<ExitCode, Failure> {
     }
     if !flags.apply {
         if !flags.json {
-            print("nothing was changed: --apply does it\n")?;
+            let flags = match plan.weight() {
+                Weight::Nothing => "--apply",
+                _ => "--apply --accept-loss",
+            };
+            print(&format!("nothing was changed: {flags} does it\n"))?;
         }
         return Ok(ExitCode::from(FOUND));
     }
@@ -73,6 +81,7 @@ fn check_snapshot(front: &DropFront, snapshots: &Path) -> Result<(), Failure> {
     checked.map(drop).map_err(|error| {
         fault::snapshot_file(&error)
             .context("nothing can be done without the snapshot that covers the damaged segment")
+            .help(NOTHING)
     })
 }
 
@@ -80,7 +89,7 @@ fn refused(plan: &Plan, error: &RepairError) -> Failure {
     let dir = &plan.dir;
     let failure = match error {
         RepairError::Loss { .. } => Failure::from_error(Kind::Damaged, error).help(INSTEAD),
-        RepairError::NoRemedy => Failure::from_error(Kind::Damaged, error).help(fault::REPLACE),
+        RepairError::NoRemedy => Failure::from_error(Kind::Damaged, error).help(NOTHING),
         RepairError::Changed => Failure::from_error(Kind::InUse, error).help("run it again"),
         RepairError::CopyExists { .. } => {
             Failure::from_error(Kind::Usage, error).help("give a --copy-to that does not exist yet")

@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 /// There is no log, or something is damaged or missing (exit 65, with file and offset).
 pub(crate) fn verify(flags: &VerifyFlags) -> Result<ExitCode, Failure> {
-    let Place { log: dir, snapshots } = Place::of(&flags.place);
+    let Place { log: dir, snapshots } = Place::of(&flags.place)?;
     let terminal = io::stderr().is_terminal();
     let shown = AtomicU64::new(u64::MAX);
     let progress = move |progress: Progress| {
