@@ -23,6 +23,24 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! A log takes it like any other disk, and is opened again on what a power cut left:
+//!
+//! ```
+//! use oarlock_wal::testing::{SimDisk, Unsynced};
+//! use oarlock_wal::{Batch, Entry, Options};
+//! use std::sync::Arc;
+//!
+//! let disk = SimDisk::new();
+//! let options = |disk: &SimDisk| Options::new().vfs(Arc::new(disk.clone()));
+//! let log = options(&disk).create("/boat/wal", b"")?;
+//! log.wait(log.append(&Batch::of(&[Entry::new(1, 1, 0, "stroke")]))?)?; // acknowledged
+//! let _ = log.append(&Batch::of(&[Entry::new(2, 1, 0, "strike")]))?; // and not
+//!
+//! let log = options(&disk.reboot(Unsynced::Lost)).open("/boat/wal")?;
+//! assert_eq!(log.last_index(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! A workload is recorded once ([`SimDisk::record`]) and then crashed after each of its operations
 //! ([`SimDisk::crash_points`]), each time with every outcome worth trying ([`SimDisk::outcomes`]).
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::{Cut, DropFront, Finding, Lost, Plan, Remedy, Weight};
-use crate::SegmentId;
+use crate::{Damage, SegmentId};
 
 /// In words, over several lines: what is wrong, what can be done, what it costs, and what to do instead.
 impl fmt::Display for Plan {
@@ -24,6 +24,13 @@ impl fmt::Display for Finding {
             ),
             Self::Damaged { segment, offset, damage, first_after } => {
                 writeln!(f, "found: damage at {segment}, offset {offset}: {damage}")?;
+                if let Damage::Renamed { found } = damage {
+                    writeln!(
+                        f,
+                        "  first, by hand: copy the directory, give {segment} the name {found} and every other file its own\n  \
+                         name back, and verify: nothing may be lost at all; what follows knows of no renaming"
+                    )?;
+                }
                 first_after
                     .map_or(Ok(()), |id| writeln!(f, "  the next entry that reads back: {id}"))
             }

@@ -420,3 +420,20 @@ fn a_loss_is_told_as_the_least_that_it_can_be() {
     assert!(cut(&plan).lost.unseen && cut(&plan).last.index < entries.len() as u64, "{text}");
     assert!(text.contains("at least; 0 records") && text.contains("is unknown"), "{text}");
 }
+
+/// Every byte is there: who reads the plan is told so before anything is cut.
+#[test]
+fn swapped_names_are_to_be_put_back_first() {
+    let (disk, entries) = closed(0);
+    let swap = || {
+        let [two, three] = [2, 3].map(|number| disk.contents(segment(number)).expect("there"));
+        disk.tamper(segment(2), |bytes| *bytes = three);
+        disk.tamper(segment(3), |bytes| *bytes = two);
+    };
+    swap();
+    let plan = plan(&disk);
+    assert!(plan.to_string().contains("give 00000002.wal the name 00000003.wal"), "{plan}");
+    assert!(plan.weight() > Weight::Nothing, "{plan}");
+    swap();
+    assert_eq!(all(&reopen(&disk).expect("opens")), entries);
+}
