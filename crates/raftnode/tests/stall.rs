@@ -330,3 +330,19 @@ fn a_restore_that_hangs_is_reported() {
     cluster.handle(follower).resume();
     wait_for("the report", || (cluster.handle(follower).stats().apply_stalls > 0).then_some(()));
 }
+
+/// O29: what was applied is answered, however long the next command takes.
+#[test]
+fn a_fast_command_is_not_answered_after_the_slow_one_behind_it() {
+    let cluster = TestCluster::new(1, config());
+    let handle = cluster.handle(cluster.leader());
+    handle.propose("one").wait().expect("applied");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let fast: Vec<_> = (0..50).map(|n| handle.propose_by(n.to_string(), deadline)).collect();
+    let slow = handle.propose("hang");
+    for fast in fast {
+        fast.wait().expect("it was applied before its deadline");
+    }
+    assert!(!slow.is_ready(), "the test shows nothing");
+    slow.wait().expect("applied");
+}

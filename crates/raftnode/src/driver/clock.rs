@@ -62,6 +62,7 @@ impl Node {
 
     /// Some of those that are late; the others at once after what else there is to do, which waits for nothing (O12).
     fn expire_proposals(&mut self, now: Instant) {
+        self.waiters.give_late(now); // before it is too late for them
         let expired = self.waiters.expired(now);
         if expired.is_empty() {
             return;

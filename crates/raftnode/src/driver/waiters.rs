@@ -16,6 +16,9 @@ use crate::{Applied, Busy, ChangeMembersError, ProposeError, Unknown};
 /// Deadlines of proposals that were answered long ago may be as many as those that wait, and this many more.
 const STALE_DEADLINES: usize = 1024;
 
+/// How long answers are left to whoever holds them back.
+const LATE: Duration = Duration::from_millis(1);
+
 /// Deadlines that are looked at in one go: many may pass at once, and the node has other things to do.
 const LATE_AT_ONCE: usize = 4096;
 
@@ -27,6 +30,7 @@ pub(crate) struct Waiters<R> {
     origin: u64,
     incarnation: u64,
     table: Mutex<Table<R>>,
+    held: Mutex<Held<R>>,
     /// Nanoseconds from `epoch` to the next deadline, or earlier: a look at it needs no lock. `u64::MAX` for none.
     earliest: AtomicU64,
     epoch: Instant,
@@ -87,12 +91,19 @@ impl<R> Waiter<R> {
 /// Answers on their way to those who wait, several at once.
 ///
 /// Given one by one, each would wake somebody who takes the processor from the one who answers, and proposes again, alone.
-/// So they are held back for a moment, unless applying takes longer than that.
+/// So they are held back for a moment. If what is applied next takes longer than that, the node's thread gives them, at its
+/// next look around and before any deadline: see [`WaiterTable::give_late`].
 #[derive(Debug)]
 pub(super) struct Answers<R> {
     waiters: Arc<Waiters<R>>,
-    held: Vec<(u64, Applied<R>)>,
-    /// When nothing was held back last.
+    /// Empty: kept for its room.
+    spare: Vec<(u64, Applied<R>)>,
+}
+
+/// What is held back, and since when something may have been.
+#[derive(Debug)]
+struct Held<R> {
+    answers: Vec<(u64, Applied<R>)>,
     since: Instant,
 }
 
@@ -102,13 +113,13 @@ impl<R> Answers<R> {
     /// Held back for as long at most, while answers keep coming.
     const LONGEST: Duration = Duration::from_micros(100);
 
-    pub(super) fn new(waiters: Arc<Waiters<R>>) -> Self {
-        Self { waiters, held: Vec::new(), since: Instant::now() }
+    pub(super) const fn new(waiters: Arc<Waiters<R>>) -> Self {
+        Self { waiters, spare: Vec::new() }
     }
 
     /// Something is about to be applied.
     pub(super) fn begin(&mut self) {
-        self.since = Instant::now();
+        self.waiters.held.lock().since = Instant::now();
     }
 
     /// The result of a proposal, which may be anybody's.
@@ -116,8 +127,11 @@ impl<R> Answers<R> {
         if !self.waiters.is_own(id) {
             return;
         }
-        self.held.push((id.sequence, applied));
-        if self.held.len() >= Self::MOST || self.since.elapsed() > Self::LONGEST {
+        let mut held = self.waiters.held.lock();
+        held.answers.push((id.sequence, applied));
+        let due = held.answers.len() >= Self::MOST || held.since.elapsed() > Self::LONGEST;
+        drop(held);
+        if due {
             self.flush();
             self.begin();
         }
@@ -125,8 +139,9 @@ impl<R> Answers<R> {
 
     /// Nothing is held back any longer.
     pub(super) fn flush(&mut self) {
-        if !self.held.is_empty() {
-            self.waiters.applied(&mut self.held);
+        std::mem::swap(&mut self.waiters.held.lock().answers, &mut self.spare);
+        if !self.spare.is_empty() {
+            self.waiters.applied(&mut self.spare);
         }
     }
 }
@@ -143,6 +158,8 @@ pub(crate) trait WaiterTable: Send + Sync + 'static {
     fn refuse(&self, id: ProposalId, error: ProposeError);
     /// Answers a change of members.
     fn members(&self, id: ProposalId, result: Result<Arc<Cluster>, ChangeMembersError>);
+    /// Gives the answers that are held back because what is applied after them takes its time.
+    fn give_late(&self, now: Instant);
     /// Proposals whose deadline has passed, each said once: refuse them. If there are many, some of them; then the next
     /// deadline is one that has passed.
     fn expired(&self, now: Instant) -> Vec<ProposalId>;
@@ -167,6 +184,7 @@ impl<R> Waiters<R> {
             origin,
             incarnation,
             table: Mutex::new(table),
+            held: Mutex::new(Held { answers: Vec::new(), since: Instant::now() }),
             earliest: AtomicU64::new(u64::MAX),
             epoch: Instant::now(),
         }
@@ -257,6 +275,16 @@ impl<R: Send + 'static> WaiterTable for Waiters<R> {
         if let Some(Waiter::Members(resolver)) = self.take(id) {
             resolver.resolve(result);
         }
+    }
+
+    fn give_late(&self, now: Instant) {
+        let mut held = self.held.lock();
+        if held.answers.is_empty() || now.saturating_duration_since(held.since) < LATE {
+            return;
+        }
+        let mut answers = std::mem::take(&mut held.answers);
+        drop(held);
+        self.applied(&mut answers);
     }
 
     fn expired(&self, now: Instant) -> Vec<ProposalId> {
