@@ -96,12 +96,12 @@ impl Failure {
         self
     }
 
-    /// Says in which directory the damage is, where its file was named alone.
+    /// Says in which directory the damage is, where its file and the offset in it were named alone.
     pub(crate) fn within(mut self, dir: &Path) -> Self {
-        self.file = self.file.map(|file| match file.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => dir.join(file),
-            _ => file,
-        });
+        let alone = |file: &Path| file.parent().is_some_and(|parent| parent.as_os_str().is_empty());
+        if self.offset.is_some() && self.file.as_deref().is_some_and(alone) {
+            self.file = self.file.map(|file| dir.join(file));
+        }
         self
     }
 

@@ -236,6 +236,9 @@ mod tests {
         let failure = end(&NodeEnd::Failed(Arc::new(error))).expect_err("a failure");
         let failure = failure.within(Path::new("member/wal"));
         assert_eq!(failure.place(), (Some(Path::new("member/wal/00000001.wal")), Some(8)));
+        // A directory is no file of the log, whatever its name.
+        let failure = Failure::new(Kind::Io, "no").at("data", None).within(Path::new("member/wal"));
+        assert_eq!(failure.place(), (Some(Path::new("data")), None));
     }
 
     #[test]
