@@ -221,6 +221,9 @@ impl Node {
         }
         self.held.hold(after_persist); // O7
         self.hand_to_apply(apply.entries);
+        if planted("commit-published-after-apply") {
+            std::thread::sleep(Duration::from_millis(20)); // so that apply is surely the first
+        }
         let number = persist.number;
         if persist.is_empty() && self.writes.is_empty() {
             return self.persisted(number);
