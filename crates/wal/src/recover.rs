@@ -23,7 +23,7 @@ use crate::{EntryId, Error, SegmentId, planted};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// A batch that a crash cut off, or several, none of them ever acknowledged.
+    /// A batch that a crash cut off, or several, none of them known to have been durable.
     pub torn: Option<TornTail>,
     /// The last entry that counts.
     pub last: EntryId,
