@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 #[path = "../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "a crate of its own beside this one, and only here a module")]
 mod targets;
 
 /// The files of a target's corpus, in order.

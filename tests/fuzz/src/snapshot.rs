@@ -17,7 +17,7 @@ fn store(disk: &SimDisk) -> SnapshotStore {
 
 /// More than one chunk.
 fn content() -> Vec<u8> {
-    (0..70_000_u32).map(|n| (n * 7 >> 3) as u8).collect()
+    (0..70_000_u32).map(|n| ((n * 7) >> 3) as u8).collect()
 }
 
 fn sample() -> SimDisk {

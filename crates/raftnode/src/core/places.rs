@@ -1,6 +1,6 @@
 //! Where in the log this node's own proposals stand.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use oarlock_membership::ProposalId;
 
@@ -22,7 +22,7 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     places: VecDeque<Place>,
-    forgotten: HashSet<ProposalId>,
+    forgotten: BTreeSet<ProposalId>,
 }
 
 impl Places {
@@ -76,7 +76,7 @@ impl Places {
     }
 }
 
-fn is_forgotten(forgotten: &mut HashSet<ProposalId>, place: &Place) -> bool {
+fn is_forgotten(forgotten: &mut BTreeSet<ProposalId>, place: &Place) -> bool {
     !forgotten.is_empty() && forgotten.remove(&place.forward.id)
 }
 

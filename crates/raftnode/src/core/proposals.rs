@@ -5,7 +5,7 @@
 //! forwarded to it in the term that the forward names and in no other, so it never will. What was under way when a
 //! leader died is thus appended by the next one, and nobody has to wait for a deadline.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use oarlock_membership::{ChangeEntry, ProposalId};
 use raft::StateRole;
@@ -130,7 +130,7 @@ impl Core {
         }
         let mut certain = Vec::new();
         if !(ids.is_empty() || p.waiting.is_empty() && p.changes.is_empty()) {
-            let ids: HashSet<&ProposalId> = ids.iter().collect();
+            let ids: BTreeSet<&ProposalId> = ids.iter().collect();
             for queue in [&mut p.waiting, &mut p.changes] {
                 queue.retain(|queued| {
                     let cancelled = queued.from == 0 && ids.contains(&queued.forward.id);
