@@ -29,6 +29,7 @@ mod standalone;
 pub use standalone::{Standalone, plan_standalone};
 
 /// How a node begins.
+#[doc(alias("startNode", "restartNode"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Boot {
@@ -147,6 +148,7 @@ pub fn is_initialised(store: &dyn LogStore) -> Result<bool, LogError> {
 /// assert_eq!((again.id, again.incarnation), (id, 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias("bootstrap", "readWAL"))]
 pub fn boot(
     store: &mut dyn LogStore,
     snapshots: &dyn SnapshotStore,

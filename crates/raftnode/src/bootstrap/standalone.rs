@@ -32,6 +32,7 @@ pub struct Standalone {
 ///
 /// # Errors
 /// As for [`boot`](super::boot); nothing is written.
+#[doc(alias("restartAsStandaloneNode", "createConfigChangeEnts", "force_new_cluster"))]
 pub fn plan_standalone(
     store: &dyn LogStore,
     snapshots: &dyn SnapshotStore,

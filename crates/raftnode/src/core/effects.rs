@@ -14,6 +14,7 @@ use crate::wire::{Forward, ForwardReply};
 use crate::{ChangeMembersError, ProposeError, Quarantine, SnapshotMark, Vitals};
 
 /// The work of one Ready. Take the stages in this order: `now`, `persist`, then both others as they become due.
+#[doc(alias = "Ready")]
 #[derive(Debug, Default)]
 pub struct Effects {
     /// At once.

@@ -62,6 +62,7 @@ impl Held {
 /// Messages to those who are [`gone`](super::Core::gone) go; of several append answers to the same member in the same term that accept, only
 /// the newest stays: it says all that the older ones said. Rejections carry what probing needs, and all stay. (etcd
 /// keeps one answer of a batch whatever it says and whomever it is for; raft-rs can batch several terms.)
+#[doc(alias = "processMessages")]
 #[must_use]
 pub fn tidy(mut messages: Vec<Message>, gone: &BTreeSet<u64>) -> Vec<Message> {
     let accepts = |message: &Message| {

@@ -59,6 +59,7 @@ use crate::{
 /// node.shutdown();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "raftNode")]
 pub struct NodeBuilder {
     config: Config,
     recovered: Recovered,

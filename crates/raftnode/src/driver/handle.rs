@@ -104,6 +104,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// Adds, promotes or removes a member; resolves when the change is applied here and the next can be proposed (O8).
+    #[doc(alias("conf_change", "propose_conf_change", "ConfChange"))]
     pub fn change_members(&self, change: Change) -> Pending<Arc<Cluster>, ChangeMembersError> {
         self.propose_change(ChangeEntry::new(change))
     }
@@ -111,6 +112,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     /// Several changes as one, by joint consensus (Raft thesis, section 4.3): until it is over, majorities of the old and of
     /// the new members are needed. It resolves when the joint configuration was left again, which the leader sees to (O8).
     /// Use it to replace members without a moment in which fewer would do.
+    #[doc(alias = "ConfChangeV2")]
     pub fn change_members_jointly(
         &self,
         changes: Vec<Change>,
@@ -216,6 +218,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     /// as long as the assumption of [`Config::lease_reads`](crate::Config::lease_reads) holds, and stale when it does not.
     /// Without a lease (not configured, on a follower, in a term in which leadership was to be handed over, while the
     /// configuration changes) it is the same as `read_index`: right, and slower.
+    #[doc(alias = "ReadOnlyLeaseBased")]
     pub fn read_lease(&self) -> Pending<u64, ReadError> {
         self.read(self.deadline(), true)
     }
@@ -235,6 +238,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// Hands leadership over to `to`; resolves when this node sees `to` lead. Only the leader can: ask it there.
+    #[doc(alias("MoveLeader", "TransferLeadership"))]
     pub fn transfer_leader(&self, to: u64) -> Pending<(), TransferError> {
         let (resolver, pending) = pending();
         let deadline = Instant::now()
@@ -281,6 +285,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// Term, role, leader, commit and applied index, as last published: never waits.
+    #[doc(alias = "SoftState")]
     #[must_use]
     pub fn vitals(&self) -> Vitals {
         self.shared().vitals()
@@ -355,6 +360,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     /// Stops the node in order (O14): nothing more is accepted, the write in hand is finished, the transport stopped,
     /// the log closed. Returns how it ended, which may have been earlier and by itself. Idempotent, from any thread,
     /// and bounded by [`Config::stop_timeout`](crate::Config::stop_timeout).
+    #[doc(alias = "stop")]
     pub fn shutdown(&self) -> NodeEnd {
         self.node.shutdown(None)
     }

@@ -84,6 +84,7 @@ pub(super) enum Job {
 /// A loop that lags is held back: beyond [`Config::max_apply_backlog`](crate::Config::max_apply_backlog) bytes nothing
 /// more is handed over, and the node refuses proposals. A loop that stands still for an election timeout is reported
 /// ([`Observer::stalled`](crate::Observer::stalled)). Dropping the queue while the node runs ends the node.
+#[doc(alias = "applyc")]
 pub struct ApplyQueue<R> {
     jobs: Receiver<Job>,
     pub(super) shared: Arc<Shared>,
@@ -136,6 +137,7 @@ enum Work {
 ///
 /// It may have no steps: then it is time to look at [`ApplyQueue::snapshot_due`]. One that was not `done`
 /// when the next is pulled ends the node, for what it held is lost to the state.
+#[doc(alias = "toApply")]
 #[must_use = "what is handed over has to be applied"]
 pub struct Apply<'a, R> {
     queue: &'a mut ApplyQueue<R>,
