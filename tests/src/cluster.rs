@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) const STARTS: Duration = Duration::from_secs(30);
 
 /// How long a client waits for one answer: longer than the server's own bound of 5 s and two election timeouts.
-const ANSWERS: Duration = Duration::from_secs(8);
+pub(crate) const ANSWERS: Duration = Duration::from_secs(8);
 
 /// One member: its flags, and the process while there is one.
 #[derive(Debug)]
@@ -158,7 +158,10 @@ impl Cluster {
     }
 
     /// Members that are not running yet.
-    pub(crate) fn prepare(dir: &Path, size: usize, extra: &[&str], binary: &Path) -> Outcome<Self> {
+    ///
+    /// # Errors
+    /// If there are no free ports.
+    pub fn prepare(dir: &Path, size: usize, extra: &[&str], binary: &Path) -> Outcome<Self> {
         let mut all = (1..=size)
             .map(|number| Flags::new(dir, &format!("m{number}")))
             .collect::<Outcome<Vec<_>>>()?;

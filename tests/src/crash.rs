@@ -5,13 +5,10 @@
 //! recovery, and agreement between members; that the bytes had reached the disk is proved by the tests that cut the
 //! power of a simulated disk (`oarlock-wal`) and by the one that watches `fdatasync` with `strace`.
 
-use crate::cluster::{Cluster, STARTS};
-use crate::ledger::{Acked, Ledger, Register};
+use crate::cluster::{ANSWERS, Cluster, STARTS};
 use crate::scratch::on_disk;
-use crate::{Client, Failure, Outcome, eventually};
+use crate::{Failure, Ledger, Outcome, Writers};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -50,15 +47,6 @@ struct Loop<'a> {
     rng: fastrand::Rng,
     report: CrashReport,
     ledger: Ledger,
-}
-
-/// What one writer saw in one round.
-#[derive(Default)]
-struct Seen {
-    acked: Vec<(String, Acked)>,
-    count: u64,
-    unknown: u64,
-    register: Register,
 }
 
 /// Runs the loop with its data below `dir`, and `say`s what happens.
@@ -105,7 +93,8 @@ impl Loop<'_> {
             vec![self.rng.usize(0..self.options.members)]
         };
         let delay = Duration::from_micros(self.rng.u64(20_000..1_200_000));
-        let writers = self.start_writers(round);
+        let writers =
+            Writers::start(&self.cluster, self.options.writers, round, ANSWERS, &mut self.rng);
         thread::sleep(delay); // the random instant
         self.kill(&victims);
         if !all_at_once {
@@ -125,9 +114,11 @@ impl Loop<'_> {
         for member in &mut self.cluster.members {
             member.wait_healthy(STARTS)?;
         }
-        let (acked, unknown) = self.collect(writers)?;
+        let (acked, unknown) = writers.collect(&mut self.ledger)?;
+        self.report.acked += acked;
+        self.report.unknown += unknown;
         let reader = self.rng.usize(0..self.options.members);
-        self.read_back(reader, &format!("r{round:05}/"), &format!("round {round}"))?;
+        self.read_back(reader, &Writers::prefix(round), &format!("round {round}"))?;
         self.report.rounds = round;
         let who: Vec<_> = victims.iter().map(|victim| format!("m{}", victim + 1)).collect();
         say(&format!(
@@ -154,101 +145,10 @@ impl Loop<'_> {
         }
     }
 
-    fn start_writers(&mut self, round: u32) -> Writers {
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..self.options.writers).map(|number| {
-            let member = &self.cluster.members[number % self.options.members];
-            let url = member.flags.client_url();
-            let (stop, tag) = (Arc::clone(&stop), self.rng.u32(..));
-            thread::spawn(move || write(&url, &format!("{tag:08x}-{round}"), round, number, &stop))
-        });
-        Writers { threads: threads.collect(), stop }
-    }
-
-    /// Ends the writers and books what they saw: how many writes were acknowledged, how many not answered.
-    fn collect(&mut self, mut writers: Writers) -> Outcome<(u64, u64)> {
-        writers.stop();
-        let (mut acked, mut unknown) = (0, 0);
-        for (number, thread) in writers.threads.drain(..).enumerate() {
-            let seen = thread.join().map_err(|_| Failure::new("a writer panicked"))?;
-            acked += seen.count;
-            unknown += seen.unknown;
-            for (key, write) in seen.acked {
-                self.ledger.once(key, write);
-            }
-            self.ledger.over(register_key(number), seen.register);
-        }
-        self.report.acked += acked;
-        self.report.unknown += unknown;
-        Ok((acked, unknown))
-    }
-
     /// Reads everything below `prefix`, linearizably, and notes what is not as it was acknowledged.
     fn read_back(&mut self, member: usize, prefix: &str, when: &str) -> Outcome {
-        let client = self.cluster.client(member)?;
-        let mut problem = String::new();
-        let read = eventually("a linearizable read", STARTS, || {
-            let pages = client.prefix(prefix).and_then(|page| Ok((page, client.prefix("over/")?)));
-            pages.map_err(|status| problem = status.to_string()).ok()
-        });
-        let (page, over) = read.map_err(|failure| Failure::new(format!("{failure}: {problem}")))?;
-        let missing = self.ledger.missing(prefix, &page, &over);
+        let missing = self.ledger.read_back(&self.cluster.client(member)?, prefix)?;
         self.report.lost.extend(missing.into_iter().map(|line| format!("{when}: {line}")));
         Ok(())
     }
-}
-
-/// The threads that write in one round; they end when this is dropped.
-struct Writers {
-    threads: Vec<thread::JoinHandle<Seen>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Writers {
-    fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Writers {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Writes through one member until told to stop: four new keys, then the writer's own key once more, and so on.
-fn write(url: &str, tag: &str, round: u32, number: usize, stop: &AtomicBool) -> Seen {
-    let mut seen = Seen::default();
-    let Ok(client) = Client::new(url, Duration::from_secs(8)) else { return seen };
-    let mut turn = 0_u64;
-    while !stop.load(Ordering::Relaxed) {
-        turn += 1;
-        let over = turn.is_multiple_of(5);
-        let key =
-            if over { register_key(number) } else { format!("r{round:05}/{number:02}/{turn:06}") };
-        let value = format!("{tag}-{number}-{turn}");
-        match client.put(&key, &value) {
-            Ok(revision) => {
-                seen.count += 1;
-                let write = Acked { value, revision };
-                if over {
-                    seen.register.acked = Some(write);
-                } else {
-                    seen.acked.push((key, write));
-                }
-            }
-            Err(_) => {
-                seen.unknown += 1;
-                if over {
-                    seen.register.unknown.push(value);
-                }
-                thread::sleep(Duration::from_millis(5)); // it is down: no need to ask ten thousand times
-            }
-        }
-    }
-    seen
-}
-
-fn register_key(writer: usize) -> String {
-    format!("over/{writer:02}")
 }

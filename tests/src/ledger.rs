@@ -1,6 +1,9 @@
 //! What was acknowledged, and whether it is still there.
 
 use crate::client::Page;
+use crate::cluster::STARTS;
+use crate::writers::OVER;
+use crate::{Client, Failure, Outcome, eventually};
 use std::collections::BTreeMap;
 
 /// A write that the server acknowledged.
@@ -38,7 +41,7 @@ impl Register {
 
 /// Every acknowledged write of one loop.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     /// Keys that are written once.
     once: BTreeMap<String, Acked>,
     /// Keys that are written over and over, each by one writer.
@@ -58,8 +61,23 @@ impl Ledger {
         self.over.entry(key).or_default().merge(seen);
     }
 
+    /// Reads everything below `prefix` and all overwritten keys, linearizably, and says what is not as it was
+    /// acknowledged; one line each.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub fn read_back(&mut self, client: &Client, prefix: &str) -> Outcome<Vec<String>> {
+        let mut problem = String::new();
+        let read = eventually("a linearizable read", STARTS, || {
+            let pages = client.prefix(prefix).and_then(|page| Ok((page, client.prefix(OVER)?)));
+            pages.map_err(|status| problem = status.to_string()).ok()
+        });
+        let (page, over) = read.map_err(|failure| Failure::new(format!("{failure}: {problem}")))?;
+        Ok(self.missing(prefix, &page, &over))
+    }
+
     /// What is not as it was acknowledged, in a read of everything below `prefix` and of all overwritten keys.
-    pub(crate) fn missing(&mut self, prefix: &str, page: &Page, over: &Page) -> Vec<String> {
+    fn missing(&mut self, prefix: &str, page: &Page, over: &Page) -> Vec<String> {
         let mut lost = Vec::new();
         let there: BTreeMap<&str, (&str, i64)> = page
             .kvs

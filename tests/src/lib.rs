@@ -35,6 +35,7 @@ mod http;
 pub use http::{HttpAnswer, http_get};
 
 mod ledger;
+pub use ledger::Ledger;
 
 mod pb;
 
@@ -50,10 +51,13 @@ pub use scratch::{Scratch, scenario};
 pub mod script;
 
 mod server;
-pub use server::{Flags, free_port, server_binary};
+pub use server::{Flags, failpoint_binary, free_port, server_binary};
 
 mod wait;
 pub use wait::eventually;
+
+mod writers;
+pub use writers::Writers;
 
 /// The example of the README, compiled and run with the doctests.
 #[cfg(doctest)]

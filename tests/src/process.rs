@@ -29,7 +29,7 @@ impl Process {
         writeln!(file, "==== start of {name}: {command:?}")?;
         let begin = usize::try_from(file.metadata()?.len())?;
         let streams: (File, File) = (file.try_clone()?, file);
-        let child = command.stdin(Stdio::null()).stdout(streams.0).stderr(streams.1).spawn();
+        let child = command.stdin(Stdio::piped()).stdout(streams.0).stderr(streams.1).spawn();
         let child =
             child.map_err(|error| Failure::new(format!("cannot start {command:?}: {error}")))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned(), begin, ended: None })
@@ -39,6 +39,18 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Writes a line to its standard input, which stays open and silent otherwise.
+    ///
+    /// # Errors
+    /// If it does not read any more.
+    pub fn tell(&mut self, line: &str) -> Outcome {
+        let written = self.child.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}"));
+        match written {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.failure(&format!("could not be told `{line}`"))),
+        }
     }
 
     /// How the process ended, or `None` while it runs.
@@ -190,6 +202,16 @@ mod tests {
         let mut process = stub(&scratch, "exec sleep 600");
         process.wait_for_log("ready", Duration::from_millis(50)).expect_err("silent");
         process.wait(Duration::from_millis(50)).expect_err("still runs");
+    }
+
+    #[test]
+    fn a_process_can_be_told_something() {
+        let scratch = Scratch::new("told").expect("a directory");
+        let mut process = stub(&scratch, "read line; echo \"heard $line\"");
+        process.tell("this").expect("it reads");
+        process.wait_for_log("heard this", SOON).expect("it says so");
+        process.wait(SOON).expect("it ends");
+        process.tell("that").expect_err("nobody reads");
     }
 
     #[test]

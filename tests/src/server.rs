@@ -13,24 +13,36 @@ use std::sync::OnceLock;
 /// If it does not build.
 pub fn server_binary() -> Outcome<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        if let Some(binary) = std::env::var_os("OARLOCK_BIN") {
-            return Ok(binary.into());
-        }
-        // On its own, without the test features that the rest of the workspace switches on.
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("PROTOC");
-        cargo.args(["build", "--quiet", "--package", "oarlock-server", "--bin", "oarlock"]);
-        match cargo.output() {
-            Ok(output) if output.status.success() => Ok(target_dir().join("debug/oarlock")),
-            Ok(output) => Err(format!(
-                "the server does not build:\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            )),
-            Err(error) => Err(format!("cannot run cargo: {error}")),
-        }
+    let built = BUILT.get_or_init(|| match std::env::var_os("OARLOCK_BIN") {
+        Some(binary) => Ok(binary.into()),
+        None => build("oarlock", &[]),
     });
     built.clone().map_err(Failure::new)
+}
+
+/// The same server with failpoints: what the variable `FAILPOINTS` says is set from its first instant, and what
+/// [`Process::tell`](crate::Process::tell) says later.
+///
+/// # Errors
+/// If it does not build.
+pub fn failpoint_binary() -> Outcome<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build("oarlock-failpoints", &["--features", "failpoints"]));
+    built.clone().map_err(Failure::new)
+}
+
+/// On its own, without the test features that the rest of the workspace switches on.
+fn build(binary: &str, features: &[&str]) -> Result<PathBuf, String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("PROTOC");
+    cargo.args(["build", "--quiet", "--package", "oarlock-server", "--bin", binary]).args(features);
+    match cargo.output() {
+        Ok(output) if output.status.success() => Ok(target_dir().join("debug").join(binary)),
+        Ok(output) => {
+            Err(format!("the server does not build:\n{}", String::from_utf8_lossy(&output.stderr)))
+        }
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
 }
 
 /// A port on which nobody listens now.
@@ -75,6 +87,8 @@ pub struct Flags {
     pub token: String,
     /// Any others, as on the command line.
     pub extra: Vec<String>,
+    /// What `FAILPOINTS` says to a server that has them; not set if empty.
+    pub failpoints: String,
 }
 
 impl Flags {
@@ -92,6 +106,7 @@ impl Flags {
             initial_cluster_state: "new",
             token: "oarlock-tests".to_owned(),
             extra: Vec::new(),
+            failpoints: String::new(),
         };
         flags.initial_cluster = flags.as_initial();
         Ok(flags)
@@ -147,6 +162,9 @@ impl Flags {
             &self.token,
         ]);
         command.args(&self.extra);
+        if !self.failpoints.is_empty() {
+            command.env("FAILPOINTS", &self.failpoints);
+        }
         command
     }
 }

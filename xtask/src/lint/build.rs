@@ -28,6 +28,10 @@ const MATRIX: &[Lane] = &[
         name: "raftnode, testing and failpoints",
         args: &["-p", "oarlock-raftnode", "--all-targets", "--features", "testing,failpoints"],
     },
+    Lane {
+        name: "server, failpoints",
+        args: &["-p", "oarlock-server", "--all-targets", "--features", "failpoints"],
+    },
     Lane { name: "xtask, codegen", args: &["-p", "xtask", "--features", "codegen"] },
 ];
 
