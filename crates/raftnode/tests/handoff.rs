@@ -395,3 +395,29 @@ fn a_loop_that_leaves_its_work_or_fails_ends_the_node() {
         assert!(end.error().is_some_and(expected), "{name}: {end:?}");
     }
 }
+
+/// A restore with which a loop begins is watched like any other, though the node has handed over nothing yet.
+#[test]
+fn a_first_restore_that_hangs_is_reported() {
+    let mut lone = start(config().snapshot_count(3), disk(), 0);
+    lone.node.campaign();
+    let mut seen = Seen::default();
+    seen.take_to(&mut lone, 2);
+    let change = lone.node.change_members(Change::AddVoter(member(77))); // without whom nobody leads from now on
+    seen.take_to(&mut lone, 3);
+    change.wait().expect("accepted");
+    lone.queue.snapshot(Box::new(Lines(Vec::new())));
+    wait_for("the snapshot", || (lone.node.status().snapshot_index == 3).then_some(()));
+    let disk = stop(lone);
+
+    let config = config().election_ticks(10);
+    let timeout = config.election_timeout();
+    let mut lone = start(config, disk, 0);
+    let mut apply = lone.queue.recv().expect("how it begins");
+    assert!(matches!(apply.step(), Some(Step::Snapshot { .. })));
+    wait_for("the report", || (lone.node.stats().apply_stalls > 0).then_some(()));
+    while apply.step().is_some() {}
+    apply.done();
+    std::thread::sleep(2 * timeout);
+    assert_eq!(lone.node.stats().apply_stalls, 1, "it has nothing to do any more");
+}

@@ -111,6 +111,34 @@ fn a_leader_with_a_stalled_disk_hands_over_while_its_heartbeats_go_on() {
     cluster.settle(2);
 }
 
+/// Callers who come back one after the other find themselves in one group, and not the first of them in one of its own.
+#[test]
+fn those_who_come_back_share_a_sync() {
+    const CALLERS: u32 = 8;
+    const ROUNDS: usize = 8;
+    let mut cluster = TestCluster::new(1, config().write_mode(WriteMode::Pipelined));
+    let id = cluster.leader();
+    let trace = record(&mut cluster, id);
+    cluster.leader();
+    trace.slow(Duration::from_millis(160));
+    let syncs = || trace.events.lock().iter().filter(|event| *event == "sync").count();
+    let before = syncs();
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let handle = cluster.handle(id);
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    // Far enough from each other that the first is taken alone, if it can be.
+                    std::thread::sleep(caller * Duration::from_micros(500));
+                    handle.propose("x").wait().expect("applied");
+                }
+            });
+        }
+    });
+    let syncs = syncs() - before;
+    assert!(syncs < ROUNDS * 3 / 2, "{syncs} syncs, where {ROUNDS} would do");
+}
+
 /// O29, O14: a disk that never answers holds up neither a request beyond its deadline nor a stop beyond its bound.
 #[test]
 fn a_disk_that_never_answers_keeps_nobody_waiting() {

@@ -331,6 +331,26 @@ fn a_restore_that_hangs_is_reported() {
     wait_for("the report", || (cluster.handle(follower).stats().apply_stalls > 0).then_some(()));
 }
 
+/// As the one before, of a restore with which a node starts: nothing runs yet that would watch it.
+#[test]
+fn a_restore_that_hangs_while_the_node_starts_is_reported() {
+    let mut cluster = TestCluster::new(1, config().election_ticks(10).snapshot_count(1));
+    let id = cluster.leader();
+    let line = "hang when restored"; // for three seconds
+    let applied = cluster.handle(id).propose(line).wait().expect("applied");
+    wait_for("a snapshot", || {
+        (cluster.handle(id).status().snapshot_index >= applied.index).then_some(())
+    });
+    let began = Instant::now();
+    let (_, watcher) = watch(&mut cluster, id);
+    let stalls = watcher.stalls.lock().clone();
+    assert!(matches!(stalls[..], [(Stalled::Apply, _)]), "{stalls:?}");
+    let after = stalls[0].1 - began;
+    assert!(after < Duration::from_secs(2), "told after {after:?}");
+    assert_eq!(cluster.handle(id).stats().apply_stalls, 1);
+    assert_eq!(cluster.settle(1), [line], "restored in the end");
+}
+
 /// O29: what was applied is answered, however long the next command takes.
 #[test]
 fn a_fast_command_is_not_answered_after_the_slow_one_behind_it() {

@@ -1,6 +1,7 @@
 //! [`NodeBuilder`]: from what was recovered to a running node.
 
 use std::error::Error;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
@@ -24,8 +25,8 @@ use crate::bootstrap::Recovered;
 use crate::core::{Core, MembersApplied};
 use crate::proposal::Payload;
 use crate::{
-    Config, ConfigError, LogBatch, LogStore, NoObserver, NodeError, Observer, SnapshotStore,
-    StartError, StateMachine, WriteMode,
+    Config, ConfigError, LogBatch, LogStore, NoObserver, NodeError, Observer, SnapshotHead,
+    SnapshotId, SnapshotStore, StartError, StateMachine, WriteMode,
 };
 
 /// Starts a node: configuration, what [`boot`](crate::bootstrap::boot) recovered, and where log and snapshots are.
@@ -105,7 +106,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Restores the state machine from the snapshot, if there is one, connects, and starts the threads.
+    /// Restores the state machine from the snapshot, if there is one, connects, and starts the threads. A restore that
+    /// takes longer than an election timeout is reported, as one is that comes later ([`Observer::stalled`]).
     ///
     /// `connect` is called once, with whom messages are to be handed to; it starts the transport and returns it.
     /// Members are made known to it afterwards, as the log tells of them.
@@ -118,13 +120,16 @@ impl NodeBuilder {
         connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
     ) -> Result<NodeHandle<S::Output>, StartError> {
         let applied = machine.applied_index();
-        self.check(applied)?;
-        if let Some(id) = self.recovered.snapshot_id().filter(|id| applied < id.index) {
-            let (_, mut content) = snapshots::open(&*self.snapshots, id).map_err(start_error)?;
-            machine.restore(id, &mut *content).map_err(StartError::Restore)?;
+        let start = self.prepare(applied)?;
+        if let Some(id) = start.to_restore() {
+            let restore = || {
+                let (_, mut content) = start.open(id)?;
+                machine.restore(id, &mut *content).map_err(StartError::Restore)
+            };
+            start.shared.watch_first_restore(restore).map_err(StartError::Thread)??;
         }
-        machine.members_changed(&self.recovered.cluster);
-        let Launched { handle, queue, finished } = self.launch(applied, connect)?;
+        machine.members_changed(&start.recovered.cluster);
+        let Launched { handle, queue, finished } = start.launch(connect)?;
         let thread = thread::Builder::new()
             .name("oarlock-apply".into())
             .spawn(move || apply::serve(finished, queue, machine));
@@ -154,42 +159,66 @@ impl NodeBuilder {
         applied: u64,
         connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
     ) -> Result<(NodeHandle<R>, ApplyQueue<R>), StartError> {
-        self.check(applied)?;
+        let start = self.prepare(applied)?;
         let mut first = Vec::new();
-        if let Some(id) = self.recovered.snapshot_id().filter(|id| applied < id.index) {
-            let (_, content) = snapshots::open(&*self.snapshots, id).map_err(start_error)?;
+        if let Some(id) = start.to_restore() {
+            let (_, content) = start.open(id)?;
             first.push(Step::Snapshot { id, content });
         }
-        first.push(Step::Members(Arc::new(self.recovered.cluster.clone())));
-        let Launched { handle, mut queue, finished } = self.launch(applied, connect)?;
+        first.push(Step::Members(Arc::new(start.recovered.cluster.clone())));
+        let Launched { handle, mut queue, finished } = start.launch(connect)?;
         queue.begin_with(first, finished);
         Ok((handle, queue))
     }
 
-    /// What can be told before anything runs.
-    fn check(&self, applied: u64) -> Result<(), StartError> {
-        let (request, log) = (self.config.max_request_bytes, self.store.max_batch());
+    /// Checks what can be told before anything runs. The state holds commands up to `applied`.
+    fn prepare(self, applied: u64) -> Result<Start, StartError> {
+        let Self { config, recovered, store, snapshots, observer, queries } = self;
+        let (request, log) = (config.max_request_bytes, store.max_batch());
         let overhead = Payload::MAX_OVERHEAD as u64 + LogBatch::cost(&Entry::default());
         if request as u64 + overhead > log {
             return Err(ConfigError::RequestBeyondLog { request, log }.into());
         }
-        let last_index = self.recovered.last_index;
+        let last_index = recovered.last_index;
         if applied > last_index {
             return Err(StartError::StateMachineAhead { applied, last_index });
         }
-        Ok(())
+        let shared = Arc::new(Shared::new(config, &recovered, snapshots, observer));
+        Ok(Start { shared, recovered, store, queries, applied })
+    }
+}
+
+/// A node of which nothing runs yet.
+struct Start {
+    shared: Arc<Shared>,
+    recovered: Recovered,
+    store: Box<dyn LogStore>,
+    queries: Option<Queries>,
+    /// The state holds commands up to here.
+    applied: u64,
+}
+
+impl Start {
+    /// The snapshot that the state is behind.
+    fn to_restore(&self) -> Option<SnapshotId> {
+        self.recovered.snapshot_id().filter(|id| self.applied < id.index)
+    }
+
+    fn open(&self, id: SnapshotId) -> Result<(SnapshotHead, Box<dyn Read + Send>), StartError> {
+        snapshots::open(&*self.shared.snapshots, id).map_err(|error| match error {
+            NodeError::Snapshot(error) => StartError::Snapshot(error),
+            other => StartError::SnapshotHead(other.to_string()),
+        })
     }
 
     /// Starts the node thread, with somebody yet to be found who applies.
     fn launch<R: Send + 'static, T: Transport>(
         self,
-        state_applied: u64,
         connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
     ) -> Result<Launched<R>, StartError> {
-        let Self { config, recovered, store, snapshots, observer, queries } = self;
-        let view = recovered.view(store.reader(), config.tail_cache_bytes)?;
-        let core = Core::new(&config, &recovered, view)?;
-        let shared = Arc::new(Shared::new(config, &recovered, snapshots, observer));
+        let Self { shared, recovered, store, queries, applied } = self;
+        let view = recovered.view(store.reader(), shared.config.tail_cache_bytes)?;
+        let core = Core::new(&shared.config, &recovered, view)?;
         let waiters = Arc::new(Waiters::new(recovered.id, recovered.incarnation));
 
         let mut seat = Seat::Inline(Box::new(Writer::new(store, Arc::clone(&shared))));
@@ -223,7 +252,7 @@ impl NodeBuilder {
             Arc::clone(&stop),
             members,
             &recovered,
-            state_applied,
+            applied,
         );
         let threads = Threads { seat, apply: jobs, apply_done, stop };
         let table = Arc::clone(&waiters);
@@ -247,11 +276,4 @@ struct Launched<R> {
     queue: ApplyQueue<R>,
     /// To be dropped when nothing will be applied any more.
     finished: Sender<()>,
-}
-
-fn start_error(error: NodeError) -> StartError {
-    match error {
-        NodeError::Snapshot(error) => StartError::Snapshot(error),
-        other => StartError::SnapshotHead(other.to_string()),
-    }
 }

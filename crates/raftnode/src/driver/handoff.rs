@@ -410,6 +410,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
     fn finish(&mut self) -> Result<(), NodeError> {
         self.open = false;
         let work = std::mem::replace(&mut self.work, Work::Nothing);
+        self.shared.begins_with_restore.store(false, Ordering::Relaxed);
         if self.ended {
             return Ok(());
         }
@@ -482,6 +483,9 @@ impl<R> ApplyQueue<R> {
 
     /// What the first [`Apply`] is to consist of, and what tells the node, by being dropped, that the queue is gone.
     pub(super) fn begin_with(&mut self, steps: Vec<Step>, finished: Sender<()>) {
+        let restores = steps.iter().any(|step| matches!(step, Step::Snapshot { .. }));
+        let watched = restores && !planted("first-apply-is-not-watched");
+        self.shared.begins_with_restore.store(watched, Ordering::Relaxed);
         self.upcoming = steps.into();
         self.finished = Some(finished);
     }

@@ -6,6 +6,7 @@
 //! | `oarlock-writer` | the log | jobs of the node thread |
 //! | `oarlock-apply`, or the owner of an [`ApplyQueue`] | the state machine | jobs of the node thread; its answer to a conf change |
 //! | `oarlock-snapshot` | a view, while it is written | the disk |
+//! | `oarlock-watch` | nothing, while a node starts with a restore | the restore, for an election timeout |
 //!
 //! The node thread never waits for another of them, so no two can wait for each other. A sole member has no writer
 //! thread: the node thread writes.
@@ -20,6 +21,7 @@ use crate::NodeError;
 mod apply;
 mod clock;
 mod events;
+mod gather;
 mod handoff;
 mod inbox;
 mod look;

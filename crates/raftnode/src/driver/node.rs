@@ -219,6 +219,8 @@ impl Node {
             self.out.send(now.messages, self.core.gone()); // O4
             fail_point!("raftAfterLeaderSend", self.shared.id);
         }
+        // A leader's own proposals can wait for a moment: the followers have them already (O4).
+        let awaited = self.core.vitals().role != Role::Leader || !after_persist.messages.is_empty();
         self.held.hold(after_persist); // O7
         self.hand_to_apply(apply.entries);
         if planted("commit-published-after-apply") {
@@ -234,7 +236,7 @@ impl Node {
         if planted("advance-before-sync") {
             self.persisted(number)?;
         }
-        self.submit(Job::Write(persist))
+        self.submit(Job::Write { persist, awaited })
     }
 
     fn hand_to_apply(&mut self, entries: Vec<Entry>) {

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) log_bytes: AtomicU64,
     /// Steps that the apply loop has taken: if they stand still, so does it.
     pub(crate) apply_steps: AtomicU64,
+    /// The apply loop has yet to restore the snapshot that it began with.
+    pub(crate) begins_with_restore: AtomicBool,
     /// What the node thread is writing itself, for others to watch.
     pub(crate) inline_write: InlineWrite,
     /// The node thread writes the log itself.
@@ -79,6 +81,7 @@ impl Shared {
             snapshots,
             observer,
             apply_steps: AtomicU64::new(0),
+            begins_with_restore: AtomicBool::new(false),
             inline_write: InlineWrite::default(),
             writes_inline: AtomicBool::new(true),
             transport: OnceLock::new(),

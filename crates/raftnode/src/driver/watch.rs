@@ -1,8 +1,13 @@
 //! Who stands still for longer than an election timeout, and who notices.
 //!
 //! The node thread watches the writer thread and the apply loop. A member that is alone writes on the node thread itself;
-//! then the apply loop, which has nothing to do while nothing is written, watches that.
+//! then the apply loop, which has nothing to do while nothing is written, watches that. While a node starts neither runs; a
+//! thread of its own watches the restore with which it may begin.
 
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -11,6 +16,7 @@ use super::node::Node;
 use super::shared::Shared;
 use crate::Stalled;
 use crate::hex::Hex;
+use crate::planted::planted;
 
 /// How often one looks whose watch has no deadline to go by.
 const LOOK: Duration = Duration::from_millis(250);
@@ -85,6 +91,28 @@ impl Shared {
         }
     }
 
+    /// Carries out the restore with which a node starts, and watches it.
+    pub(super) fn watch_first_restore<T>(&self, restore: impl FnOnce() -> T) -> io::Result<T> {
+        let timeout = self.config.election_timeout();
+        if timeout.is_zero() || planted("first-restore-is-not-watched") {
+            return Ok(restore());
+        }
+        thread::scope(|scope| {
+            let (done, restored) = channel::<()>();
+            let watch = move || {
+                if restored.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
+                    self.report_stall(Stalled::Apply, timeout);
+                }
+            };
+            let watch =
+                thread::Builder::new().name("oarlock-watch".into()).spawn_scoped(scope, watch)?;
+            let restored = restore();
+            drop(done);
+            let _ = watch.join(); // a panic would be the observer's, whom nothing obliges to be told
+            Ok(restored)
+        })
+    }
+
     fn report_stall(&self, what: Stalled, timeout: Duration) {
         match what {
             Stalled::Disk => self.counters.disk_stalls.add(1),
@@ -112,8 +140,9 @@ impl Node {
             }
             self.core.handle_write_stall(stalled);
         }
-        let steps = self.shared.apply_steps.load(std::sync::atomic::Ordering::Relaxed);
-        let busy = self.unapplied > 0 || self.restoring;
+        let steps = self.shared.apply_steps.load(Ordering::Relaxed);
+        let first = self.shared.begins_with_restore.load(Ordering::Relaxed);
+        let busy = self.unapplied > 0 || self.restoring || first;
         if self.apply_watch.stalls(now, busy, steps, timeout) {
             self.shared.report_stall(Stalled::Apply, timeout);
         }

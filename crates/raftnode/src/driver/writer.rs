@@ -13,6 +13,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState};
 
 use super::events::Control;
+use super::gather::Gather;
 use super::shared::Shared;
 use crate::core::Persist;
 use crate::failpoint::fail_point;
@@ -25,8 +26,8 @@ const MAX_GROUP: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub(super) enum Job {
-    /// A persist stage of the core.
-    Write(Persist),
+    /// A persist stage of the core. It is `awaited` if others wait for it, and not only this member's own callers.
+    Write { persist: Persist, awaited: bool },
     /// An own snapshot is durable: the log need not keep what it covers, once this is durable too (O6).
     Mark { mark: SnapshotMark, announcement: Bytes },
     /// Entries below may go.
@@ -55,7 +56,7 @@ impl Writer {
         let mut after_sync = Vec::new();
         for job in jobs {
             match job {
-                Job::Write(mut persist) => {
+                Job::Write { mut persist, .. } => {
                     must_sync |= persist.must_sync;
                     reports.push(Control::Persisted { number: persist.number });
                     if persist.install.is_some() {
@@ -107,7 +108,7 @@ impl Writer {
                     fail_point!("raftAfterWALRelease", self.shared.id, Err(injected()));
                 }
                 Job::Barrier(done) => drop(done),
-                Job::Write(_) | Job::Mark { .. } => {}
+                Job::Write { .. } | Job::Mark { .. } => {}
             }
         }
         self.shared.log_bytes.store(self.store.size(), Ordering::Relaxed);
@@ -285,24 +286,93 @@ fn close(writer: Writer) {
     }
 }
 
+/// What is done next, and what is found beside it.
+#[derive(Debug, Default)]
+struct Group {
+    jobs: Vec<Job>,
+    /// Entries of this member's own proposals: what others wait for does not come back like them.
+    own: usize,
+    bytes: u64,
+    /// Whether it ends in a sync.
+    syncs: bool,
+    /// Whether there is something that must not wait for more.
+    urgent: bool,
+}
+
+impl Group {
+    fn add(&mut self, job: Job) {
+        match &job {
+            Job::Write { persist, awaited } => {
+                self.bytes += persist.bytes();
+                self.syncs |= persist.must_sync;
+                if *awaited || persist.must_sync && persist.entries.is_empty() {
+                    self.urgent = true;
+                } else {
+                    self.own += persist.entries.len();
+                }
+            }
+            Job::Mark { .. } | Job::Release(_) | Job::Barrier(_) => {
+                self.syncs |= matches!(job, Job::Mark { .. });
+                self.urgent = true;
+            }
+        }
+        self.jobs.push(job);
+    }
+
+    /// Adds what is there. Only a sync is worth being gathered for.
+    fn fill(&mut self, queue: &Receiver<Job>) {
+        while self.bytes < MAX_GROUP
+            && let Ok(job) = queue.try_recv()
+        {
+            self.add(job);
+        }
+    }
+
+    /// Waits for something to do; whether there is more to come.
+    fn wait(&mut self, queue: &Receiver<Job>) -> bool {
+        if self.jobs.is_empty() {
+            let Ok(job) = queue.recv() else { return false };
+            self.add(job);
+        }
+        self.fill(queue);
+        true
+    }
+
+    /// Whether more of it is not to be waited for.
+    fn goes_now(&self) -> bool {
+        let urgent = self.urgent && !planted("votes-wait-for-more");
+        urgent || !self.syncs || self.bytes >= MAX_GROUP || planted("nobody-is-waited-for")
+    }
+}
+
 fn serve(mut writer: Writer, queue: &Receiver<Job>) {
     let shared = Arc::clone(&writer.shared);
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        while let Ok(first) = queue.recv() {
-            let mut bytes = 0;
-            let mut jobs = vec![first];
-            while bytes < MAX_GROUP
-                && let Ok(job) = queue.try_recv()
+        let (mut group, mut gather) = (Group::default(), Gather::default());
+        let mut ended = Instant::now();
+        while group.wait(queue) {
+            while !group.goes_now()
+                && let Some(wait) = gather.wait(group.own, ended.elapsed())
             {
-                if let Job::Write(persist) = &job {
-                    bytes += persist.bytes();
+                match queue.recv_timeout(wait) {
+                    Ok(job) => group.add(job),
+                    Err(RecvTimeoutError::Timeout) => gather.in_vain(),
+                    Err(RecvTimeoutError::Disconnected) => break,
                 }
-                jobs.push(job);
+                group.fill(queue);
             }
-            match writer.run(jobs) {
-                Ok(reports) => reports.into_iter().for_each(|report| shared.inbox.control(report)),
+            let Group { jobs, own, syncs, .. } = std::mem::take(&mut group);
+            let began = Instant::now();
+            let reports = match writer.run(jobs) {
+                Ok(reports) => reports,
                 Err(error) => return shared.inbox.control(Control::WriteFailed(error)),
+            };
+            if syncs {
+                ended = Instant::now();
+                group.fill(queue); // before anybody comes back who is answered now
+                gather.ended(own, group.own, ended - began);
             }
+            reports.into_iter().for_each(|report| shared.inbox.control(report));
         }
         close(writer);
     }));
@@ -331,5 +401,48 @@ mod tests {
         merged.add(entries(&[(3, 4)]), None);
         assert_eq!(merged.entries, entries(&[(3, 4)]));
         assert_eq!(merged.hard_state.map(|hard_state| hard_state.term), Some(3));
+    }
+
+    fn write(count: u64, awaited: bool) -> Job {
+        let entries = (1..=count).map(|index| (1, index)).collect::<Vec<_>>();
+        let persist =
+            Persist { entries: self::entries(&entries), must_sync: true, ..Persist::default() };
+        Job::Write { persist, awaited }
+    }
+
+    fn group(jobs: Vec<Job>) -> Group {
+        let mut group = Group::default();
+        jobs.into_iter().for_each(|job| group.add(job));
+        group
+    }
+
+    /// An entry that others have already is the only thing that a group waits with.
+    #[test]
+    fn what_others_wait_for_is_not_kept_waiting() {
+        let own = group(vec![write(1, false), write(2, false)]);
+        assert_eq!((own.goes_now(), own.own), (false, 3));
+        assert!(group(vec![write(1, false), write(2, true)]).goes_now(), "a follower's entries");
+        assert!(group(vec![write(0, false)]).goes_now(), "a vote");
+        assert!(group(vec![write(1, false), Job::Release(1)]).goes_now());
+        assert!(group(vec![write(1, false), Job::Barrier(channel().0)]).goes_now(), "a stop");
+        let (mark, announcement) = (SnapshotMark::default(), Bytes::new());
+        assert!(group(vec![write(1, false), Job::Mark { mark, announcement }]).goes_now());
+        assert_eq!(
+            group(vec![write(1, true)]).own,
+            0,
+            "they do not come back when they are synced"
+        );
+    }
+
+    /// A commit index alone is not synced: it neither waits nor ends the waiting of others.
+    #[test]
+    fn a_commit_index_waits_with_entries_and_not_alone() {
+        let commit = || {
+            let hard_state = Some(HardState::default());
+            let persist = Persist { hard_state, ..Persist::default() };
+            Job::Write { persist, awaited: false }
+        };
+        assert!(group(vec![commit()]).goes_now());
+        assert!(!group(vec![commit(), write(1, false), commit()]).goes_now());
     }
 }

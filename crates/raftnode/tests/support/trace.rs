@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use oarlock_raftnode::transport::{
     Envelope, MemTransport, PeerError, SnapshotDone, SnapshotEnvelope, Stats, Transport,
@@ -19,6 +19,7 @@ pub(crate) struct Trace {
     pub(crate) events: Arc<Mutex<Vec<String>>>,
     gate: Arc<(Mutex<bool>, Condvar)>,
     fails: Arc<AtomicBool>,
+    delay: Arc<Mutex<Duration>>,
 }
 
 impl Trace {
@@ -36,7 +37,14 @@ impl Trace {
         self.gate.1.notify_all();
     }
 
+    /// From now on a sync takes this much longer.
+    pub(crate) fn slow(&self, delay: Duration) {
+        *self.delay.lock() = delay;
+    }
+
     fn pass(&self) {
+        let delay = *self.delay.lock();
+        std::thread::sleep(delay);
         let mut shut = self.gate.0.lock();
         while *shut {
             self.gate.1.wait(&mut shut);

