@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
 use oarlock_raftnode::membership::Cluster;
-use oarlock_raftnode::transport::{Identity, MemNetwork};
+use oarlock_raftnode::transport::MemNetwork;
 use oarlock_raftnode::{
     ApplyError, Committed, Config, MemSnapshots, MemStore, NodeBuilder, NodeHandle, RestoreError,
     SnapshotId, SnapshotView, StateMachine,
@@ -54,7 +54,7 @@ fn start(
 ) -> Result<NodeHandle<u64>, Box<dyn Error>> {
     let (mut log, snapshots) = (MemStore::new(), MemSnapshots::new());
     let recovered = boot(&mut log, &snapshots, &Boot::New { id, cluster: cluster.clone() })?;
-    let transport = Arc::new(network.endpoint(Identity::new(id, cluster.id())));
+    let transport = Arc::new(network.endpoint(recovered.identity()));
     let config = Config::new().heartbeat_interval(Duration::from_millis(10));
     let node = NodeBuilder::new(config, recovered, Box::new(log), Arc::new(snapshots));
     Ok(node.start(Counter::default(), |handler| {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
 use oarlock_raftnode::membership::Cluster;
-use oarlock_raftnode::transport::{Identity, MemNetwork};
+use oarlock_raftnode::transport::MemNetwork;
 use oarlock_raftnode::{
     ApplyQueue, Config, MemSnapshots, MemStore, NodeBuilder, NodeHandle, SnapshotView, Step,
 };
@@ -77,7 +77,6 @@ fn apply_loop(mut queue: ApplyQueue<usize>, mut store: Store) -> Store {
 type Running = (NodeHandle<usize>, thread::JoinHandle<Store>);
 
 fn start(
-    cluster: &Cluster,
     (log, snapshots): &(MemStore, MemSnapshots),
     how: &Boot,
     store: Store,
@@ -85,7 +84,7 @@ fn start(
     let (mut log, snapshots) = (log.clone(), snapshots.clone());
     let recovered = boot(&mut log, &snapshots, how)?;
     let network = MemNetwork::new(1);
-    let transport = Arc::new(network.endpoint(Identity::new(recovered.id, cluster.id())));
+    let transport = Arc::new(network.endpoint(recovered.identity()));
     let config = Config::new().heartbeat_interval(Duration::from_millis(10)).snapshot_count(100);
     let builder = NodeBuilder::new(config, recovered, Box::new(log), Arc::new(snapshots));
     // The store says how far it is, so that nothing is applied to it twice.
@@ -102,8 +101,8 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let id = cluster.member_by_name("a").expect("it is listed").id;
     let disks = (MemStore::new(), MemSnapshots::new());
 
-    let first = Boot::New { id, cluster: cluster.clone() };
-    let (node, thread) = start(&cluster, &disks, &first, Store::default())?;
+    let first = Boot::New { id, cluster };
+    let (node, thread) = start(&disks, &first, Store::default())?;
     let pending: Vec<_> = (1..=250).map(|n| node.propose(format!("line {n}"))).collect();
     for (n, pending) in (1..).zip(pending) {
         assert_eq!(pending.wait()?.output, n);
@@ -113,12 +112,12 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(store.lines.len(), 250);
     assert!(store.commits < 250, "{} commits for 250 lines", store.commits);
 
-    let (node, thread) = start(&cluster, &disks, &Boot::Restart, store)?;
+    let (node, thread) = start(&disks, &Boot::Restart, store)?;
     assert_eq!(node.propose("line 251").wait()?.output, 251); // nothing was applied again
     node.shutdown();
     drop(thread.join());
 
-    let (node, thread) = start(&cluster, &disks, &Boot::Restart, Store::default())?;
+    let (node, thread) = start(&disks, &Boot::Restart, Store::default())?;
     assert_eq!(node.propose("line 252").wait()?.output, 252); // the snapshot, and what follows it
     node.shutdown();
     let store = thread.join().expect("the loop does not panic");

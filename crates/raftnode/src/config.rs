@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::Payload;
+use crate::core::LEASE_SLACK;
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,9 +78,28 @@ pub enum ConfigError {
     /// check-quorum on, or read without leases.
     #[error("lease_reads needs check_quorum")]
     LeaseWithoutCheckQuorum,
+    /// Nothing of the election timeout is left for a lease: no read would ever be answered by one. Raise `election_ticks`.
+    #[error("lease_reads needs more than {slack} election_ticks, there are {ticks}")]
+    LeaseWithoutTime {
+        /// What was asked for.
+        ticks: u32,
+        /// By how many ticks a lease is shorter than an election timeout.
+        slack: u32,
+    },
     /// A snapshot would be taken after every entry.
     #[error("snapshot_count must be greater than 0")]
     SnapshotCount,
+    /// A message that raft makes would never leave, be sent again and again, and nothing after it would ever be committed.
+    /// Lower `max_request_bytes` or `max_size_per_msg`, or give the transport a larger frame, on every member.
+    #[error(
+        "a message of {message} bytes can be made, the transport sends at most {frame} at once"
+    )]
+    MessageBeyondFrame {
+        /// What a message may come to.
+        message: u64,
+        /// What the transport takes; see [`Transport::max_frame`](oarlock_transport::Transport::max_frame).
+        frame: u64,
+    },
     /// A request that is let in would be more than the log can write, and end every member. Lower `max_request_bytes`,
     /// or give the log larger segments.
     #[error("max_request_bytes is {request}, the log takes at most {log} at once")]
@@ -210,7 +232,8 @@ impl Config {
         self
     }
 
-    /// The largest proposal; more is `TooLarge`. Defaults to 8 MiB. Keep it well below the transport's frame.
+    /// The largest proposal; more is `TooLarge`. Defaults to 8 MiB. It must fit the transport's frame, which is 16 MiB
+    /// over TCP ([`TcpOptions::max_frame`](oarlock_transport::TcpOptions::max_frame)), on every member; starting checks this one's.
     pub const fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
@@ -290,7 +313,7 @@ impl Config {
     #[must_use]
     pub fn lease(&self) -> Duration {
         let Some(drift) = self.lease_drift else { return Duration::ZERO };
-        let ticks = self.election_ticks.saturating_sub(crate::core::LEASE_SLACK);
+        let ticks = self.election_ticks.saturating_sub(LEASE_SLACK);
         self.heartbeat_interval * ticks * 100 / 100_u32.saturating_add(drift)
     }
 
@@ -304,6 +327,19 @@ impl Config {
     #[must_use]
     pub fn effective_request_timeout(&self) -> Duration {
         self.request_timeout.unwrap_or_else(|| Duration::from_secs(5) + 2 * self.election_timeout())
+    }
+
+    /// Checks that what raft makes of the largest request, or of many small ones, fits a transport's frame.
+    pub(crate) fn validate_frame(&self, frame: usize) -> Result<(), ConfigError> {
+        /// More than the head of an append of one entry takes.
+        const HEAD: u64 = 1 << 10;
+        let request = (self.max_request_bytes + Payload::MAX_OVERHEAD) as u64;
+        let (message, frame) = (self.max_size_per_msg.max(request) + HEAD, frame as u64);
+        if message > frame {
+            Err(ConfigError::MessageBeyondFrame { message, frame })
+        } else {
+            Ok(())
+        }
     }
 
     /// Checks that the parts fit together. Starting a node does the same.
@@ -328,6 +364,12 @@ impl Config {
         }
         if self.lease_drift.is_some() && !self.check_quorum {
             return Err(ConfigError::LeaseWithoutCheckQuorum);
+        }
+        if self.lease_drift.is_some() && self.election_ticks <= LEASE_SLACK {
+            return Err(ConfigError::LeaseWithoutTime {
+                ticks: self.election_ticks,
+                slack: LEASE_SLACK,
+            });
         }
         Ok(())
     }
@@ -367,6 +409,10 @@ mod tests {
             (
                 Config::new().lease_reads(1).check_quorum(false),
                 ConfigError::LeaseWithoutCheckQuorum,
+            ),
+            (
+                Config::new().lease_reads(1).election_ticks(5),
+                ConfigError::LeaseWithoutTime { ticks: 5, slack: 5 },
             ),
         ];
         for (config, error) in cases {

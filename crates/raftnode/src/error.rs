@@ -87,7 +87,8 @@ pub enum Unknown {
     /// The deadline passed after it was appended or sent to the leader.
     #[error("the deadline passed after it had been handed on")]
     Deadline,
-    /// So many newer proposals of this node were applied before it that it was left out (O22). It has no effect.
+    /// So many newer proposals of this node were applied before it that it is not remembered whether it was (O22): this time
+    /// it was left out.
     #[error("it was committed behind too many newer ones, and left out")]
     Stale,
     /// A snapshot replaced the part of the log that it was in: it may be in the state, but its result is not known.
@@ -239,6 +240,12 @@ pub enum StartError {
         /// The last index of the log.
         last_index: u64,
     },
+    /// What was recovered is not what this log holds: it is another log's, or the log was booted or written since. Boot the
+    /// very log that the node is given, once for each start.
+    #[error(
+        "the node was given another log than was booted, or one that was started since: boot it again"
+    )]
+    NotRecovered,
     /// raft-rs refused what was recovered.
     #[error("raft refused to start: {0}")]
     Raft(String),

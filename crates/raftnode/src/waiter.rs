@@ -29,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// It resolves in any case (O29): with the result, a refusal, or an error that says the outcome is unknown. Dropping
 /// it gives up the answer, not the request.
+///
+/// [`wait`](Self::wait) has a clock of its own, for the case that the node thread itself hangs in the disk (only a member
+/// that is alone writes there). Awaited it has none: then the executor's timeout is what ends the wait.
 #[derive(Debug)]
 #[must_use = "the request goes on without it, but nobody learns how it ended"]
 pub struct Pending<T, E> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
@@ -14,7 +15,7 @@ use oarlock_raftnode::{
 };
 
 mod support;
-use support::{config, member, wait_for};
+use support::{PATIENCE, config, member, wait_for};
 
 /// One member, its disk and its handoff.
 struct Lone {
@@ -362,6 +363,52 @@ fn an_election_with_a_long_log_reads_none_of_it_at_once() {
     let largest = largest.load(Ordering::Relaxed);
     assert!(largest <= 1 << 20, "{largest} bytes were read at once");
     stop(again);
+}
+
+/// With the steps that were pulled it would say that it holds them, and the log would let them go.
+#[test]
+fn no_snapshot_is_taken_of_a_state_whose_last_apply_was_left() {
+    struct Written(mpsc::Sender<()>);
+    impl SnapshotView for Written {
+        fn write_to(&mut self, _: &mut dyn std::io::Write) -> std::io::Result<()> {
+            let _ = self.0.send(());
+            Ok(())
+        }
+    }
+    let leave: [fn(Apply<'_, String>); 3] =
+        [|apply| drop(apply), |apply| apply.done(), |apply| apply.fail("no room")];
+    for (how, leave) in leave.into_iter().enumerate() {
+        let mut lone = start(config(), disk(), 0);
+        lone.node.campaign();
+        let mut seen = Seen::default();
+        seen.take_to(&mut lone, 2); // the founders, and the first of the term: the members are known
+        let _one = lone.node.propose("one");
+        wait_for("the command", || {
+            let mut apply = lone.queue.recv_timeout(Duration::from_millis(5))?;
+            match apply.step() {
+                Some(Step::Command(_)) => {
+                    leave(apply);
+                    Some(())
+                }
+                _ => {
+                    while apply.step().is_some() {}
+                    apply.done();
+                    None
+                }
+            }
+        });
+        let state = lone.queue.applied();
+        let (sender, written) = mpsc::channel();
+        lone.queue.snapshot(Box::new(Written(sender)));
+        if how == 1 {
+            // Its one step was pulled and is done, in good order.
+            assert_eq!(written.recv_timeout(PATIENCE), Ok(()), "a snapshot of {state}");
+            stop(lone);
+        } else {
+            let gone = written.recv_timeout(PATIENCE);
+            assert_eq!(gone, Err(RecvTimeoutError::Disconnected), "half of {state} was written");
+        }
+    }
 }
 
 #[test]

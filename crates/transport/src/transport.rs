@@ -51,6 +51,12 @@ pub trait Transport: Send + Sync + 'static {
     /// [`SnapshotSendError::PeerRemoved`].
     fn remove_peer(&self, id: u64);
 
+    /// The most that one envelope may come to, in bytes: its content, 4 bytes for each payload, and a few hundred that frame
+    /// them. A larger one is dropped whenever it is sent, so whoever makes envelopes has to stay below. Defaults to no bound.
+    fn max_frame(&self) -> usize {
+        usize::MAX
+    }
+
     /// Since when we have been connected to the peer without a break; `None` while we are not.
     fn active_since(&self, id: u64) -> Option<Instant>;
 
@@ -94,6 +100,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn remove_peer(&self, id: u64) {
         (**self).remove_peer(id);
+    }
+
+    fn max_frame(&self) -> usize {
+        (**self).max_frame()
     }
 
     fn active_since(&self, id: u64) -> Option<Instant> {

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oarlock_membership::{Cluster, Member, StandalonePlan};
+use oarlock_transport::Identity;
 use raft::eraftpb::HardState;
 
 use crate::storage::{
-    LogError, LogReader, LogStore, LogView, SnapshotId, SnapshotMark, SnapshotStore,
+    LogError, LogReader, LogState, LogStore, LogView, SnapshotId, SnapshotMark, SnapshotStore,
 };
 use crate::{SnapshotHead, Window};
 
@@ -40,11 +41,24 @@ pub enum Boot {
         /// The founding members and the cluster's id.
         cluster: Cluster,
     },
-    /// Join a cluster that has already added this member.
+    /// Join a cluster that has already added this member (`NodeHandle::change_members`).
+    ///
+    /// Any member says who the members are, to whoever asks; one that has published a name has run before, and must not be
+    /// joined with an empty log: it would vote again where it has voted.
+    ///
+    /// ```no_run
+    /// use oarlock_raftnode::{bootstrap::Boot, membership::Cluster, transport::query_members};
+    /// # use std::time::Duration;
+    /// let theirs = ["http://10.0.0.1:2380".to_string()];
+    /// let cluster = Cluster::decode(&query_members(&theirs, Duration::from_secs(5))?)?;
+    /// let own = cluster.member_by_peer_url("http://10.0.0.4:2380").filter(|own| !own.is_started());
+    /// let how = Boot::Join { id: own.ok_or("add this member first, as a new one")?.id, cluster };
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     Join {
         /// This member's id.
         id: u64,
-        /// The cluster as a peer reports it: whom to connect to until the log tells.
+        /// The cluster as a member reports it: whom to connect to until the log tells.
         cluster: Cluster,
     },
     /// Go on from what the log holds.
@@ -55,7 +69,10 @@ pub enum Boot {
 }
 
 /// What a node starts from. All of it is durable.
-#[derive(Clone, Debug)]
+///
+/// It is good for one start, of the log that was booted: it holds the vote and the incarnation as of then. So it cannot be
+/// cloned, and a node is not started from an old one ([`StartError::NotRecovered`](crate::StartError::NotRecovered)).
+#[derive(Debug)]
 pub struct Recovered {
     /// This member's id.
     pub id: u64,
@@ -98,10 +115,32 @@ impl Recovered {
         self.snapshot.as_ref().map_or(0, |mark| mark.index)
     }
 
+    /// Who this member is to its peers, for a transport: its id and cluster, which of its lives this is, and the peer URLs
+    /// that the founders, the member that it joined by, or the snapshot gave it. If it has moved since, say so with
+    /// [`Identity::urls`].
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let contact = || self.contacts.iter().find(|member| member.id == self.id);
+        let own = self.cluster.member(self.id).or_else(contact);
+        Identity::new(self.id, self.cluster.id())
+            .incarnation(self.incarnation)
+            .urls(own.into_iter().flat_map(|own| &own.peer_urls))
+    }
+
     /// The snapshot to restore the state machine from.
     #[must_use]
     pub fn snapshot_id(&self) -> Option<SnapshotId> {
         self.snapshot.as_ref().map(SnapshotMark::id)
+    }
+
+    /// Whether this is what booting the log that is in this state came to.
+    pub(crate) fn is_of(&self, state: &LogState) -> bool {
+        Metadata::decode(state.metadata.clone()).is_ok_and(|metadata| {
+            (metadata.id, metadata.cluster_id) == (self.id, self.cluster.id())
+                && (metadata.birth, metadata.incarnation) == (self.birth, self.incarnation)
+        }) && (state.hard_state.term, state.hard_state.vote)
+            == (self.hard_state.term, self.hard_state.vote)
+            && state.last_index == self.last_index
     }
 
     /// The log as raft-rs shall see it, with `budget` bytes of entries in memory and the snapshot on offer.

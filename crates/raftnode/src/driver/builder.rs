@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
@@ -20,9 +21,10 @@ use super::shared::Shared;
 use super::step::Step;
 use super::waiters::Waiters;
 use super::writer::{Seat, Writer};
-use super::{apply, snapshots};
+use super::{apply, panicked, snapshots};
 use crate::bootstrap::Recovered;
 use crate::core::{Core, MembersApplied};
+use crate::planted::planted;
 use crate::proposal::Payload;
 use crate::{
     Config, ConfigError, LogBatch, LogStore, NoObserver, NodeError, Observer, SnapshotHead,
@@ -35,7 +37,7 @@ use crate::{
 /// closure that is given the former and returns the latter.
 ///
 /// ```
-/// # use oarlock_raftnode::{bootstrap::{Boot, boot}, membership::Cluster, transport::{Identity, MemNetwork}, *};
+/// # use oarlock_raftnode::{bootstrap::{Boot, boot}, membership::Cluster, transport::MemNetwork, *};
 /// # use std::{io, sync::Arc, time::Duration};
 /// # struct Nothing;
 /// # impl StateMachine for Nothing {
@@ -50,7 +52,7 @@ use crate::{
 /// let recovered = boot(&mut log, &snapshots, &Boot::New { id, cluster })?;
 ///
 /// let network = MemNetwork::new(7);
-/// let transport = Arc::new(network.endpoint(Identity::new(id, recovered.cluster.id())));
+/// let transport = Arc::new(network.endpoint(recovered.identity()));
 /// let config = Config::new().heartbeat_interval(Duration::from_millis(5));
 /// let node = NodeBuilder::new(config, recovered, Box::new(log), Arc::new(snapshots)).start(Nothing, |handler| {
 ///     transport.start(handler);
@@ -174,6 +176,10 @@ impl NodeBuilder {
     /// Checks what can be told before anything runs. The state holds commands up to `applied`.
     fn prepare(self, applied: u64) -> Result<Start, StartError> {
         let Self { config, recovered, store, snapshots, observer, queries } = self;
+        // With the term, vote or incarnation of an earlier start it would vote twice, and give old answers to new proposals.
+        if !recovered.is_of(&store.state()?) && !planted("started-from-an-old-boot") {
+            return Err(StartError::NotRecovered);
+        }
         let (request, log) = (config.max_request_bytes, store.max_batch());
         let overhead = Payload::MAX_OVERHEAD as u64 + LogBatch::cost(&Entry::default());
         if request as u64 + overhead > log {
@@ -218,7 +224,11 @@ impl Start {
     ) -> Result<Launched<R>, StartError> {
         let Self { shared, recovered, store, queries, applied } = self;
         let view = recovered.view(store.reader(), shared.config.tail_cache_bytes)?;
-        let core = Core::new(&shared.config, &recovered, view)?;
+        // raft-rs panics about a log that contradicts itself.
+        let core = AssertUnwindSafe(|| Core::new(&shared.config, &recovered, view));
+        let core = catch_unwind(core).unwrap_or_else(|panic| {
+            Err(StartError::Raft(panicked("the thread that starts the node", &*panic).to_string()))
+        })?;
         let waiters = Arc::new(Waiters::new(recovered.id, recovered.incarnation));
 
         let mut seat = Seat::Inline(Box::new(Writer::new(store, Arc::clone(&shared))));
@@ -234,6 +244,10 @@ impl Start {
 
         let handler = Arc::new(PeerHandler::new(Arc::clone(&shared), queries));
         let transport: Arc<dyn Transport> = connect(handler).map_err(StartError::Transport)?;
+        if let Err(error) = shared.config.validate_frame(transport.max_frame()) {
+            transport.stop();
+            return Err(error.into());
+        }
         let _ = shared.transport.set(Arc::clone(&transport)); // set here only
 
         let stop = Arc::new(AtomicBool::new(false));

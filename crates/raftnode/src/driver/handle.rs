@@ -26,10 +26,13 @@ use crate::{
     TransferError, Vitals,
 };
 
-/// A running node. Clones are the same node; when the last one is dropped, the node stops.
+/// A running node. Clones are the same node; when the last one is dropped, the node stops, and dropping it takes as long as
+/// [`shutdown`](Self::shutdown).
 ///
 /// Methods that ask for something return a [`Pending`] at once: wait for it, or await it. It resolves in any case,
-/// at the latest when the request's deadline has passed (O29).
+/// at the latest when the request's deadline has passed (O29). What blocks the calling thread, and so has no place on an
+/// executor, is `shutdown`, [`shutdown_gracefully`](Self::shutdown_gracefully), the `wait_*` methods, and
+/// [`status`](Self::status), for up to a second.
 pub struct NodeHandle<R> {
     node: Arc<Running<R>>,
 }
@@ -104,6 +107,12 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// Adds, promotes or removes a member; resolves when the change is applied here and the next can be proposed (O8).
+    ///
+    /// Nobody here asks whether the change is wise. Add a member as a learner, promote it when the leader's
+    /// [`PeerStatus::matched`](crate::PeerStatus::matched) shows that it has caught up (etcd asks for nine tenths of the log):
+    /// a voter that is far behind, or was never started, counts for the majority all the same.
+    /// [`Cluster::ready_to_promote`], [`ready_to_remove`](Cluster::ready_to_remove) and
+    /// [`ready_to_add_voter`](Cluster::ready_to_add_voter) answer etcd's questions.
     #[doc(alias("conf_change", "propose_conf_change", "ConfChange"))]
     pub fn change_members(&self, change: Change) -> Pending<Arc<Cluster>, ChangeMembersError> {
         self.propose_change(ChangeEntry::new(change))
@@ -153,8 +162,11 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.propose_update(AttributeUpdate::PeerUrls { member: id, peer_urls })
     }
 
-    /// Tells all members this member's name and client URLs, and the birth of its data directory, against which later
-    /// connections are checked. A started member does this once, and again until it succeeds.
+    /// Tells all members this member's name and client URLs, and that it has a data directory, and which.
+    ///
+    /// Do this after every start, again until it succeeds: from then on the others refuse whoever comes in its name with
+    /// another directory, an empty one for example, which knows nothing of the votes that it gave. A member that has just
+    /// joined may hear that the outcome is unknown, because a snapshot brought what it had published.
     pub fn publish(
         &self,
         name: impl Into<String>,
@@ -315,8 +327,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.node.waiters.len()
     }
 
-    /// Everything about this node. Asks the node thread; if it does not answer within a second, or has ended, the
-    /// last answer is given, with the vitals of now.
+    /// Everything about this node. Asks the node thread, and waits for it; if it does not answer within a second, or has
+    /// ended, the last answer is given, with the vitals of now.
     #[must_use]
     pub fn status(&self) -> Status {
         let (reply, answer) = sync_channel(1);

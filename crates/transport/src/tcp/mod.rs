@@ -269,6 +269,10 @@ fn run_lanes(shared: &Arc<Shared>, peer: &Arc<Peer>) -> io::Result<()> {
 }
 
 impl Transport for TcpTransport {
+    fn max_frame(&self) -> usize {
+        self.shared.options.limits().body
+    }
+
     fn send(&self, envelopes: Vec<Envelope>) {
         let shared = &self.shared;
         let (limits, paused) = (shared.options.limits(), shared.is_paused());
