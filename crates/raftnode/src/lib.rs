@@ -15,6 +15,7 @@ compile_error!(
 pub use oarlock_wal as wal;
 pub use {oarlock_membership as membership, oarlock_transport as transport, raft};
 
+mod chain;
 mod failpoint;
 mod planted;
 

@@ -195,14 +195,20 @@ impl SnapshotHead {
         [content_len.to_le_bytes().as_slice(), &self.encode()].concat().into()
     }
 
+    /// The content's length, as [`announce`](Self::announce) wrote it; the head is not looked at.
+    pub(crate) fn announced_len(data: impl Into<Bytes>) -> Result<u64, SnapshotHeadError> {
+        let len = data.into().try_get_u64_le();
+        len.map_err(|_| SnapshotHeadError::Malformed("cut off".into()))
+    }
+
     /// Reads what [`announce`](Self::announce) wrote: the head and the content's length.
     ///
     /// # Errors
     /// As for [`decode`](Self::decode).
     pub fn parse_announcement(data: impl Into<Bytes>) -> Result<(Self, u64), SnapshotHeadError> {
         let mut data = data.into();
-        let len =
-            data.try_get_u64_le().map_err(|_| SnapshotHeadError::Malformed("cut off".into()))?;
+        let len = Self::announced_len(data.clone())?;
+        data.advance(size_of::<u64>());
         Ok((Self::decode(data)?, len))
     }
 }

@@ -613,3 +613,17 @@ fn a_leader_that_was_removed_while_away_learns_it() {
         assert!(matches!(end, NodeEnd::Removed), "check_quorum {check_quorum}: {end:?}");
     }
 }
+
+#[test]
+fn a_node_that_has_ended_says_how_it_was_then() {
+    let mut cluster = TestCluster::new(1, config());
+    let id = cluster.leader();
+    let handle = cluster.handle(id).clone();
+    let before = handle.status();
+    let applied = handle.propose("later").wait().expect("applied").index;
+    cluster.stop(id);
+    let after = handle.status();
+    assert!(before.last_index < applied, "{before:?}");
+    assert_eq!((after.last_index, after.applied, after.durable), (applied, applied, applied));
+    assert_eq!((after.role, after.leader), (Role::Follower, 0), "it leads nobody any more");
+}

@@ -8,7 +8,8 @@ use oarlock_raftnode::raft::eraftpb::Entry;
 use oarlock_raftnode::transport::Identity;
 use oarlock_raftnode::{
     Busy, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots, MemStore, NodeBuilder,
-    NodeEnd, NodeError, NodeHandle, Observer, ProposeError, Role, Stalled, Vitals, WriteMode,
+    NodeEnd, NodeError, NodeHandle, Observer, PeerState, ProposeError, Role, SnapshotError,
+    SnapshotId, SnapshotSink, SnapshotSource, SnapshotStore, Stalled, Vitals, WriteMode,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -365,4 +366,81 @@ fn a_fast_command_is_not_answered_after_the_slow_one_behind_it() {
     }
     assert!(!slow.is_ready(), "the test shows nothing");
     slow.wait().expect("applied");
+}
+
+/// Snapshots in a directory that can hang.
+#[derive(Clone)]
+struct HangingSnapshots(MemSnapshots, Disk);
+
+impl SnapshotStore for HangingSnapshots {
+    fn create(&self, id: SnapshotId) -> Result<Box<dyn SnapshotSink>, SnapshotError> {
+        self.0.create(id)
+    }
+
+    fn open(&self, id: SnapshotId) -> Result<SnapshotSource, SnapshotError> {
+        self.1.pass();
+        self.0.open(id)
+    }
+
+    fn newest(
+        &self,
+        vouched: &dyn Fn(SnapshotId) -> bool,
+    ) -> Result<Option<SnapshotId>, SnapshotError> {
+        self.0.newest(vouched)
+    }
+
+    fn purge(&self, keep_from: u64) -> Result<(), SnapshotError> {
+        self.1.pass();
+        self.0.purge(keep_from)
+    }
+}
+
+/// To remove an old snapshot, or to open one that a follower needs, may take long. Nobody else waits for it (O12).
+#[test]
+fn a_leader_whose_snapshots_hang_goes_on() {
+    let mut cluster = TestCluster::new(3, config().snapshot_count(20).snapshot_catchup_entries(1));
+    let leader = cluster.leader();
+    cluster.stop(leader);
+    let (store, snapshots, journal) = {
+        let node = &cluster.nodes[&leader];
+        (node.store.clone(), node.snapshots.clone(), Journal::default())
+    };
+    let disk = Disk::default();
+    let mut log = Box::new(store);
+    let recovered = boot(&mut *log, &snapshots, &Boot::Restart).expect("it boots");
+    let transport = Arc::new(cluster.network.endpoint(recovered.identity()));
+    let hanging = Arc::new(HangingSnapshots(snapshots.clone(), disk.clone()));
+    let handle = NodeBuilder::new(cluster.config.clone(), recovered, log, hanging)
+        .start(journal.clone(), |handler| {
+            transport.start(handler);
+            Ok(transport)
+        })
+        .expect("it starts");
+    let node = cluster.nodes.get_mut(&leader).expect("a member");
+    (node.handle, node.journal) = (Some(handle), journal);
+    cluster.lead(leader);
+
+    let behind = cluster.follower();
+    cluster.stop(behind);
+    disk.hang(true);
+    fn write(cluster: &TestCluster, leader: u64, from: usize) {
+        for n in from..from + 60 {
+            cluster.handle(leader).propose(format!("{n}")).wait().expect("two of three");
+        }
+    }
+    write(&cluster, leader, 0);
+    wait_for("a snapshot that makes an older one superfluous", || {
+        (snapshots.ids().len() > 1).then_some(())
+    });
+    write(&cluster, leader, 60);
+    cluster.restart(behind);
+    wait_for("a snapshot that hangs on its way", || {
+        let status = cluster.handle(leader).status();
+        let peer = status.peers.iter().find(|peer| peer.id == behind)?;
+        (peer.state == PeerState::Snapshot).then_some(())
+    });
+    cluster.handle(leader).propose("goes on").wait().expect("two of three");
+    assert_eq!(cluster.handle(leader).vitals().role, Role::Leader);
+    disk.hang(false);
+    cluster.settle(121);
 }

@@ -6,10 +6,12 @@
 //! | `oarlock-writer` | the log | jobs of the node thread |
 //! | `oarlock-apply`, or the owner of an [`ApplyQueue`] | the state machine | jobs of the node thread; its answer to a conf change |
 //! | `oarlock-snapshot` | a view, while it is written | the disk |
+//! | `oarlock-purge` | nothing, while it removes older snapshots | the disk |
 //! | `oarlock-watch` | nothing, while a node starts with a restore | the restore, for an election timeout |
 //!
-//! The node thread never waits for another of them, so no two can wait for each other. A sole member has no writer
-//! thread: the node thread writes.
+//! The node thread never waits for another of them, so no two can wait for each other. Nor does it wait for a disk, but for
+//! two things: a sole member has no writer thread, there it writes; and what a follower needs that is further behind than
+//! the tail cache it reads, because raft-rs's `Storage` has to answer at once.
 
 use std::any::Any;
 use std::sync::Arc;

@@ -20,14 +20,14 @@ use super::ticker::Ticker;
 use super::waiters::WaiterTable;
 use super::watch::ApplyWatch;
 use super::writer::{Job, Seat};
-use super::{apply, handoff, panicked};
+use super::{apply, handoff, panicked, snapshots};
 use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
 use crate::planted::planted;
 use crate::wire::Forward;
 use crate::{
-    Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, Vitals,
+    Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, Status, Vitals,
 };
 
 /// The other threads, as the node thread sees them.
@@ -390,9 +390,7 @@ impl Node {
 
     fn purge_snapshots(&self, keep_from: u64) {
         let keep_from = self.out.sending.oldest().map_or(keep_from, |oldest| oldest.min(keep_from));
-        if let Err(error) = self.shared.snapshots.purge(keep_from) {
-            log::warn!(id:% = Hex(self.shared.id), error:%; "old snapshots could not be removed");
-        }
+        snapshots::purge(&self.shared, keep_from);
     }
 
     fn on_data(&mut self, data: &mut VecDeque<Data>) {
@@ -434,10 +432,7 @@ impl Node {
                     self.count();
                 }
                 Data::Status(reply) => {
-                    let mut status = self.core.status();
-                    status.log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
-                    status.apply_backlog = self.unapplied;
-                    status.stats = self.shared.counters.stats();
+                    let status = status(&self.core, &self.shared, self.unapplied);
                     self.shared.publish(|published| published.status = status.clone());
                     let _ = reply.try_send(status); // it has room, or nobody waits any more
                 }
@@ -609,4 +604,13 @@ impl Node {
             ProposeError::Busy(Busy::Requests)
         }
     }
+}
+
+/// What the core says, and what only the driver knows.
+pub(super) fn status(core: &Core, shared: &Shared, unapplied: u64) -> Status {
+    let mut status = core.status();
+    status.log_bytes = shared.log_bytes.load(Ordering::Relaxed);
+    status.apply_backlog = unapplied;
+    status.stats = shared.counters.stats();
+    status
 }

@@ -11,6 +11,7 @@ use raft::eraftpb::Message;
 
 use super::events::Control;
 use super::shared::Shared;
+use crate::chain::Chain;
 use crate::failpoint::fail_point;
 #[cfg(feature = "failpoints")]
 use crate::failpoint::injected;
@@ -37,6 +38,23 @@ pub(super) fn open(
         return Err(NodeError::BadSnapshot { index, reason });
     }
     Ok((head, source.content))
+}
+
+/// Removes what is older, on a thread of its own: a large file takes its time, and the node thread waits for no disk (O12).
+pub(super) fn purge(shared: &Arc<Shared>, keep_from: u64) {
+    let (id, snapshots) = (shared.id, Arc::clone(&shared.snapshots));
+    let purge = move || {
+        if let Err(error) = snapshots.purge(keep_from) {
+            log::warn!(id:% = Hex(id), error:% = Chain(&error); "old snapshots could not be removed");
+        }
+    };
+    if planted("purge-waited-for") {
+        return purge();
+    }
+    let spawned = thread::Builder::new().name("oarlock-purge".into()).spawn(purge);
+    if let Err(error) = spawned {
+        log::warn!(id:% = Hex(id), error:%; "no thread to remove old snapshots on; the next time will do");
+    }
 }
 
 /// Writes a snapshot of the own state on a thread of its own, and reports how that ended.
@@ -67,7 +85,7 @@ pub(super) fn write(
             }
             Ok(Err(error)) => {
                 // The log keeps what the snapshot would have covered; the next one may succeed.
-                log::warn!(id:% = Hex(worker.id), index = head.mark.index, error:%; "a snapshot could not be written");
+                log::warn!(id:% = Hex(worker.id), index = head.mark.index, error:% = Chain(&error); "a snapshot could not be written");
                 worker.counters.snapshots_failed.add(1);
             }
             Err(panic) => {
@@ -152,30 +170,48 @@ impl Sending {
             log::warn!(id:% = Hex(shared.id), to:% = Hex(to), index; "too many snapshots are being sent");
             return;
         }
-        let opened = shared.snapshots.open(SnapshotId { index, term });
-        let source = match opened {
-            Ok(source) => source,
-            Err(error) => {
-                log::warn!(id:% = Hex(shared.id), to:% = Hex(to), index, error:%; "a snapshot cannot be opened to be sent");
-                return;
-            }
+        let content = Content {
+            store: Arc::clone(&shared.snapshots),
+            id: SnapshotId { index, term },
+            opened: None,
         };
-        let envelope = match wire::encode_snapshot(message, source.len) {
+        let announced = SnapshotHead::announced_len(message.get_snapshot().data.clone());
+        let envelope = announced
+            .map_err(|error| error.to_string())
+            .and_then(|len| wire::encode_snapshot(message, len).map_err(|error| error.to_string()));
+        let envelope = match envelope {
             Ok(envelope) => envelope,
             Err(error) => {
                 log::error!(id:% = Hex(shared.id), to:% = Hex(to), index, error:%; "a snapshot cannot be sent");
                 return;
             }
         };
-        log::info!(id:% = Hex(shared.id), to:% = Hex(to), index, bytes = source.len; "sending a snapshot");
+        log::info!(id:% = Hex(shared.id), to:% = Hex(to), index, bytes = envelope.len; "sending a snapshot");
         let done = Box::new(move |outcome: Result<(), oarlock_transport::SnapshotSendError>| {
             if let Err(error) = &outcome {
-                log::warn!(id:% = Hex(report.shared.id), to:% = Hex(to), index, error:%; "a snapshot was not delivered");
+                log::warn!(id:% = Hex(report.shared.id), to:% = Hex(to), index, error:% = Chain(error); "a snapshot was not delivered");
             }
             report.ok = outcome.is_ok() || planted("refused-snapshot-counts-as-sent");
             drop(report);
         });
-        transport.send_snapshot(envelope, source.content, done);
+        transport.send_snapshot(envelope, Box::new(content), done);
+    }
+}
+
+/// What a stored snapshot holds, opened by whoever reads it: the node thread waits for no disk (O12).
+struct Content {
+    store: Arc<dyn SnapshotStore>,
+    id: SnapshotId,
+    opened: Option<Box<dyn Read + Send>>,
+}
+
+impl Read for Content {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(content) = &mut self.opened {
+            return content.read(buf);
+        }
+        let source = self.store.open(self.id).map_err(io::Error::other)?;
+        self.opened.insert(source.content).read(buf)
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
 use super::events::Data;
-use super::node::Node;
+use super::node::{Node, status};
+use crate::chain::Chain;
 use crate::core::Event;
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
@@ -63,13 +64,17 @@ impl Node {
         self.reads.refuse_all(&ReadError::Stopped);
         self.waiters.close();
         match &end {
-            NodeEnd::Failed(error) => log::error!(id:% = Hex(id), error:%; "the node has failed"),
+            NodeEnd::Failed(error) => {
+                log::error!(id:% = Hex(id), error:% = Chain(&**error); "the node has failed");
+            }
             NodeEnd::Stopped | NodeEnd::Removed => {
                 log::info!(id:% = Hex(id), end:?; "the node has ended");
             }
         }
         self.shared.observer.ended(&end);
+        let status = status(&self.core, &self.shared, self.unapplied);
         self.shared.publish(|published| {
+            published.status = status;
             (published.vitals.role, published.vitals.leader) = (Role::Follower, 0); // it leads nobody, and follows nobody
             published.end = Some(end);
         });

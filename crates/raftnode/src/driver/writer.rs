@@ -15,6 +15,7 @@ use raft::eraftpb::{Entry, HardState};
 use super::events::Control;
 use super::gather::Gather;
 use super::shared::Shared;
+use crate::chain::Chain;
 use crate::core::Persist;
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
@@ -282,7 +283,7 @@ fn close(writer: Writer) {
     let id = writer.shared.id;
     if let Err(error) = writer.close() {
         // What was acknowledged had been synced before; a poisoned log was reported when it failed.
-        log::warn!(id:% = Hex(id), error:%; "the log was not closed cleanly");
+        log::warn!(id:% = Hex(id), error:% = Chain(&error); "the log was not closed cleanly");
     }
 }
 

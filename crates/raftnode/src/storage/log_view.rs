@@ -11,6 +11,7 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use super::changes::Changes;
 use super::tail::{Tail, cost};
 use super::{LogError, LogReader, SnapshotMark};
+use crate::chain::Chain;
 use crate::convert;
 
 /// A peer needs a snapshot that does not exist yet.
@@ -331,7 +332,7 @@ impl LogView {
             LogError::Unavailable { .. } => return StorageError::Unavailable.into(),
             other => StorageError::Other(other.to_string().into()),
         };
-        log::error!(error:% = error; "the log cannot be read");
+        log::error!(error:% = Chain(&error); "the log cannot be read");
         self.error.set(Some(error));
         answer.into()
     }
