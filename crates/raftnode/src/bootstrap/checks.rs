@@ -6,7 +6,7 @@
 use raft::eraftpb::{Entry, EntryType};
 
 use super::BootError;
-use crate::storage::{LogReader, LogState, SnapshotId, SnapshotMark, SnapshotStore};
+use crate::storage::{Changes, LogReader, LogState, SnapshotId, SnapshotMark, SnapshotStore};
 use crate::{Payload, SnapshotHead, convert};
 
 /// How much of the log is read at a time while it is checked, in bytes.
@@ -75,15 +75,22 @@ pub(super) fn find_snapshot(
     Ok(Some((head, source.len)))
 }
 
-/// Reads every entry after the snapshot once: raft-rs will apply them without asking twice.
-pub(super) fn check_log(reader: &dyn LogReader, bounds: &Boundaries) -> Result<(), BootError> {
+/// Reads every entry after the snapshot once: raft-rs will apply them without asking twice. Whatever else wants to know of
+/// them sees them on the way: the conf changes are returned, and `see` is shown each that is sound.
+pub(super) fn check_log(
+    reader: &dyn LogReader,
+    bounds: &Boundaries,
+    see: &mut dyn FnMut(Entry),
+) -> Result<Changes, BootError> {
     let mut index = bounds.snapshot.index;
     let mut term = bounds.snapshot.term;
+    let mut changes = Changes::none_through(index);
     while index < bounds.last {
         let chunk = reader.entries(index + 1, bounds.last + 1, CHUNK)?;
         if chunk.is_empty() {
             return Err(BootError::NotContiguous { found: 0, expected: index + 1 });
         }
+        changes.append(&chunk);
         for entry in chunk {
             let (expected, found) = (index + 1, entry.index);
             if found != expected {
@@ -96,12 +103,13 @@ pub(super) fn check_log(reader: &dyn LogReader, bounds: &Boundaries) -> Result<(
             check_entry(&entry)?;
             index = found;
             term = entry.term;
+            see(entry);
         }
     }
     if bounds.term < term {
         return Err(BootError::TermBehindLog { term: bounds.term, last_term: term });
     }
-    Ok(())
+    Ok(changes)
 }
 
 /// Not stricter than the apply loop, or an entry that every member refused would keep them all from starting again: a

@@ -11,8 +11,10 @@ use oarlock_membership::{Cluster, Member, StandalonePlan};
 use oarlock_transport::Identity;
 use raft::eraftpb::HardState;
 
+use crate::planted::planted;
 use crate::storage::{
-    LogError, LogReader, LogState, LogStore, LogView, SnapshotId, SnapshotMark, SnapshotStore,
+    Changes, LogError, LogReader, LogState, LogStore, LogView, SnapshotId, SnapshotMark,
+    SnapshotStore,
 };
 use crate::{SnapshotHead, Window};
 
@@ -105,6 +107,8 @@ pub struct Recovered {
     pub rescue_epoch: u64,
     /// What a rescue has just done, for whoever wants to tell.
     pub rescued: Option<StandalonePlan>,
+    /// The conf changes after the snapshot, noted while the log was checked, so that it need not be read again.
+    pub(crate) changes: Changes,
 }
 
 impl Recovered {
@@ -148,8 +152,12 @@ impl Recovered {
     /// # Errors
     /// As for [`LogView::new`].
     pub fn view(&self, reader: Arc<dyn LogReader>, budget: u64) -> Result<LogView, LogError> {
-        let mut view =
-            LogView::new(reader, self.snapshot.clone(), self.hard_state.clone(), budget)?;
+        let (start, hard_state) = (self.snapshot.clone(), self.hard_state.clone());
+        let mut changes = self.changes.clone();
+        if planted("log-read-once-more") {
+            changes = Changes::none_through(self.applied());
+        }
+        let mut view = LogView::with_changes(reader, start, hard_state, budget, changes)?;
         if let Some(head) = &self.head {
             view.set_snapshot(head.mark.clone(), head.announce(self.snapshot_len));
         }

@@ -8,11 +8,9 @@ use raft::eraftpb::{Entry, EntryType, HardState};
 
 use super::start::{read_metadata, recover, restart, write};
 use super::{BootError, Metadata, Recovered};
+use crate::planted::planted;
 use crate::storage::{LogBatch, LogState, LogStore, SnapshotStore};
 use crate::{Payload, convert};
-
-/// How much of the log is read at a time, in bytes.
-const CHUNK: u64 = 4 << 20;
 
 /// What a forced standalone restart does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +41,8 @@ pub fn plan_standalone(
     if metadata.rescue_epoch > 0 && !rescue.again {
         return Ok(None);
     }
-    let recovered = recover(store, snapshots, &state, &metadata)?;
-    plan(store, &state, &recovered, rescue).map(Some)
+    let (recovered, entries) = examine(store, snapshots, &state, &metadata)?;
+    plan(&recovered, &entries, rescue).map(Some)
 }
 
 /// Rescues, or restarts if the log was rescued before.
@@ -62,8 +60,8 @@ pub(super) fn rescue(
         );
         return restart(store, snapshots);
     }
-    let mut recovered = recover(store, snapshots, &state, &metadata)?;
-    let plan = plan(store, &state, &recovered, rescue)?;
+    let (mut recovered, entries) = examine(store, snapshots, &state, &metadata)?;
+    let plan = plan(&recovered, &entries, rescue)?;
 
     let mut entries: Vec<Entry> = plan.appended.iter().map(convert::planned_entry).collect();
     let mut hard_state = HardState {
@@ -102,6 +100,9 @@ pub(super) fn rescue(
         commit = hard_state.commit;
         "rescued as a cluster of one: every other member is removed"
     );
+    if !planted("rescue-forgets-its-changes") {
+        recovered.changes.append(&entries);
+    }
     recovered.last_index = hard_state.commit;
     recovered.hard_state = hard_state;
     recovered.cluster.set_id(plan.cluster_id);
@@ -113,14 +114,12 @@ pub(super) fn rescue(
 }
 
 fn plan(
-    store: &dyn LogStore,
-    state: &LogState,
     recovered: &Recovered,
+    entries: &[Entry],
     rescue: Standalone,
 ) -> Result<StandalonePlan, BootError> {
     let conf = recovered.snapshot.as_ref().map(|mark| &mark.conf_state);
     let conf = conf.map(convert::conf_state_to_record).unwrap_or_default();
-    let entries = read_all(store, recovered.applied() + 1, state.last_index)?;
     let survivor = Survivor {
         member: &self_among(recovered),
         cluster_id: recovered.cluster.id(),
@@ -153,25 +152,22 @@ fn self_among(recovered: &Recovered) -> Member {
     known.cloned().unwrap_or_else(|| Member { id: recovered.id, ..Member::default() })
 }
 
-/// Everything of the entries that a plan looks at: not what they tell the state machine, which may be long.
-fn read_all(store: &dyn LogStore, first: u64, last: u64) -> Result<Vec<Entry>, BootError> {
-    let reader = store.reader();
-    let mut entries: Vec<Entry> = Vec::new();
-    while first + (entries.len() as u64) <= last {
-        let expected = first + entries.len() as u64;
-        let chunk = reader.entries(expected, last + 1, CHUNK)?;
-        if chunk.is_empty() {
-            return Err(BootError::NotContiguous { found: 0, expected });
+/// What the log holds, checked, with everything of its entries that a plan looks at: not what they tell the state machine,
+/// which may be long.
+fn examine(
+    store: &dyn LogStore,
+    snapshots: &dyn SnapshotStore,
+    state: &LogState,
+    metadata: &Metadata,
+) -> Result<(Recovered, Vec<Entry>), BootError> {
+    let mut entries = Vec::new();
+    let mut see = |mut entry: Entry| {
+        let normal = entry.get_entry_type() == EntryType::EntryNormal;
+        if normal && !matches!(Payload::decode_slice(&entry.data), Ok(Payload::Attributes { .. })) {
+            entry.data = convert::to_raft(Payload::Empty.encode());
         }
-        entries.extend(chunk.into_iter().map(|mut entry| {
-            let normal = entry.get_entry_type() == EntryType::EntryNormal;
-            if normal
-                && !matches!(Payload::decode_slice(&entry.data), Ok(Payload::Attributes { .. }))
-            {
-                entry.data = convert::to_raft(Payload::Empty.encode());
-            }
-            entry
-        }));
-    }
-    Ok(entries)
+        entries.push(entry);
+    };
+    let recovered = recover(store, snapshots, state, metadata, &mut see)?;
+    Ok((recovered, entries))
 }

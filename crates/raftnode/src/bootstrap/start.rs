@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use oarlock_membership::Cluster;
-use raft::eraftpb::{EntryType, HardState};
+use raft::eraftpb::{Entry, EntryType, HardState};
 
 use super::checks::{Boundaries, check_log, find_snapshot};
 use super::{BootError, Metadata, Recovered};
 use crate::failpoint::fail_point;
 use crate::planted::planted;
-use crate::storage::{LogBatch, LogState, LogStore, SnapshotStore};
+use crate::storage::{Changes, LogBatch, LogState, LogStore, SnapshotStore};
 use crate::{Window, convert};
 
 /// Founds a cluster the way etcd does (`StartNode` in etcd's raft): the founders become conf changes 1..n of term 1,
@@ -48,7 +48,9 @@ pub(super) fn found(
         member:% = format_args!("{id:x}"), cluster:% = format_args!("{:x}", cluster.id()), members = last_index;
         "founded a cluster"
     );
-    Ok(Recovered { hard_state, last_index, ..fresh(metadata) })
+    let mut recovered = Recovered { hard_state, last_index, ..fresh(metadata) };
+    recovered.changes.append(&entries);
+    Ok(recovered)
 }
 
 /// Joins a cluster: only the metadata is written, everything else comes from the leader.
@@ -78,7 +80,7 @@ pub(super) fn restart(
 ) -> Result<Recovered, BootError> {
     let state = store.state()?;
     let mut metadata = read_metadata(&state)?;
-    let mut recovered = recover(store, snapshots, &state, &metadata)?;
+    let mut recovered = recover(store, snapshots, &state, &metadata, &mut drop)?;
     // A rescue revives a removed survivor by entries that follow the snapshot.
     let rescued_since = metadata.rescue_epoch > recovered.cluster.epoch();
     // Whom a joint change removes has a vote until the joint configuration is left, and leaving may need that vote.
@@ -110,12 +112,14 @@ pub(super) fn restart(
     Ok(recovered)
 }
 
-/// What the log and its snapshot hold, checked, in the incarnation that wrote it.
+/// What the log and its snapshot hold, checked, in the incarnation that wrote it. `see` is shown every entry after the
+/// snapshot.
 pub(super) fn recover(
     store: &dyn LogStore,
     snapshots: &dyn SnapshotStore,
     state: &LogState,
     metadata: &Metadata,
+    see: &mut dyn FnMut(Entry),
 ) -> Result<Recovered, BootError> {
     let reader = store.reader();
     let found = find_snapshot(reader.as_ref(), snapshots, state)?;
@@ -129,7 +133,7 @@ pub(super) fn recover(
     let (head, snapshot_len) = found.map_or((None, 0), |(head, len)| (Some(head), len));
     let mark = head.as_ref().map(|head| head.mark.clone());
     let bounds = Boundaries::of(state, mark.as_ref())?;
-    check_log(reader.as_ref(), &bounds)?;
+    let changes = check_log(reader.as_ref(), &bounds, see)?;
     let mut hard_state = state.hard_state.clone();
     // A commit index alone is not synced, so it may lag behind the snapshot, all of which was committed.
     hard_state.commit = hard_state.commit.max(bounds.snapshot.index);
@@ -154,6 +158,7 @@ pub(super) fn recover(
         rescue_epoch: metadata.rescue_epoch,
         rescued: None,
         head,
+        changes,
     })
 }
 
@@ -237,5 +242,6 @@ fn fresh(metadata: Metadata) -> Recovered {
         window: Window::new(),
         rescue_epoch: metadata.rescue_epoch,
         rescued: None,
+        changes: Changes::none_through(0),
     }
 }

@@ -69,7 +69,8 @@ impl LogView {
     const READ_AT_ONCE: usize = 1 << 10;
 
     /// A view of a log that was just opened, all of which is durable (O20). Everything after `start` is read once, a
-    /// mebibyte at a time, for the conf changes in it.
+    /// mebibyte at a time, for the conf changes in it; [`Recovered::view`](crate::bootstrap::Recovered::view) knows them
+    /// already.
     ///
     /// `start` is the snapshot that the state machine was restored from; its configuration is what raft-rs starts
     /// with. `budget` is in bytes.
@@ -81,6 +82,18 @@ impl LogView {
         start: Option<SnapshotMark>,
         hard_state: HardState,
         budget: u64,
+    ) -> Result<Self, LogError> {
+        let changes = Changes::none_through(start.as_ref().map_or(0, |mark| mark.index));
+        Self::with_changes(reader, start, hard_state, budget, changes)
+    }
+
+    /// The same, but only what is beyond the `changes` is read.
+    pub(crate) fn with_changes(
+        reader: Arc<dyn LogReader>,
+        start: Option<SnapshotMark>,
+        hard_state: HardState,
+        budget: u64,
+        mut changes: Changes,
     ) -> Result<Self, LogError> {
         let start = start.unwrap_or_default();
         let (first, last) = (reader.first_index(), reader.last_index());
@@ -97,7 +110,7 @@ impl LogView {
             (first, reader.term(first)?)
         };
         let last = if last == dummy.0 { dummy } else { (last, reader.term(last)?) };
-        let changes = Changes::find(reader.as_ref(), start.index + 1, last.0 + 1)?;
+        changes.read_on(reader.as_ref(), last.0)?;
         Ok(Self {
             reader,
             tail: Tail::new(budget),
@@ -144,7 +157,7 @@ impl LogView {
     /// A received snapshot replaces the log, entries after it included.
     pub fn install(&mut self, mark: SnapshotMark) {
         self.tail.clear();
-        self.changes.clear();
+        self.changes = Changes::none_through(mark.index);
         self.dummy = (mark.index, mark.term);
         self.last = self.dummy;
         self.durable = mark.index;

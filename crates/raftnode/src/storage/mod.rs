@@ -17,6 +17,8 @@ mod log_view;
 pub use log_view::{LogView, SnapshotWish};
 
 mod changes;
+pub(crate) use changes::Changes;
+
 mod tail;
 
 #[cfg(any(test, feature = "testing"))]
@@ -24,6 +26,8 @@ mod mem_store;
 #[cfg(any(test, feature = "testing"))]
 pub use mem_store::{MemSnapshots, MemStore};
 
+#[cfg(feature = "wal")]
+mod wal_reader;
 #[cfg(feature = "wal")]
 mod wal_store;
 #[cfg(feature = "wal")]

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use oarlock_membership::record;
 use oarlock_wal::{Maintainer, Vfs, Wal, snapshot};
 use prost::Message;
-use raft::eraftpb::{Entry, HardState};
+use raft::eraftpb::HardState;
 
+use super::wal_reader::WalReader;
 use super::{
     LogBatch, LogError, LogReader, LogState, LogStore, SnapshotError, SnapshotId, SnapshotMark,
     SnapshotSink, SnapshotSource, SnapshotStore,
@@ -194,7 +195,7 @@ impl LogStore for WalStore {
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(WalReader(self.wal.clone()))
+        Arc::new(WalReader::Written(self.wal.clone()))
     }
 
     fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
@@ -266,38 +267,6 @@ pub(super) fn state(
     let hard_state = HardState { term, vote, commit, ..HardState::default() };
     let snapshot = snapshot.map(mark_from_wal).transpose()?;
     Ok(LogState { metadata, hard_state, snapshot, first_index, last_index })
-}
-
-struct WalReader(Wal);
-
-impl LogReader for WalReader {
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
-        if low >= high {
-            return Ok(Vec::new());
-        }
-        self.0.entries(low..high, max_bytes).map_err(log_error)?.into_iter().map(from_wal).collect()
-    }
-
-    fn term(&self, index: u64) -> Result<u64, LogError> {
-        self.0.term(index).map_err(log_error)
-    }
-
-    fn first_index(&self) -> u64 {
-        self.0.first_index()
-    }
-
-    fn last_index(&self) -> u64 {
-        self.0.last_index()
-    }
-}
-
-pub(super) fn from_wal(entry: oarlock_wal::Entry) -> Result<Entry, LogError> {
-    let oarlock_wal::Entry { index, term, kind, data } = entry;
-    let kind = convert::entry_kind_from_number(kind).ok_or_else(|| LogError::Corrupt {
-        detail: format!("entry {index} is of the unknown kind {kind}"),
-        place: None,
-    })?;
-    Ok(convert::entry(index, term, kind, data))
 }
 
 fn mark_to_wal(mark: &SnapshotMark) -> oarlock_wal::SnapshotMark {

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oarlock_wal::{ReadOnly, snapshot};
-use raft::eraftpb::Entry;
 
-use super::wal_store::{WalSnapshots, from_wal, log_error, state};
+use super::wal_reader::WalReader;
+use super::wal_store::{WalSnapshots, state};
 use super::{LogBatch, LogError, LogReader, LogState, LogStore, SnapshotStore, WalStoreError};
 
 /// What a [`WalStore`](super::WalStore) would open, for tools that only look: without a lock, a write or a repair, also
@@ -61,7 +61,7 @@ impl LogStore for WalView {
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(ViewReader(self.log.clone()))
+        Arc::new(WalReader::Viewed(Arc::clone(&self.log)))
     }
 
     fn append(&mut self, _: &LogBatch<'_>) -> Result<(), LogError> {
@@ -86,28 +86,5 @@ impl LogStore for WalView {
 
     fn close(self: Box<Self>) -> Result<(), LogError> {
         Ok(())
-    }
-}
-
-struct ViewReader(Arc<ReadOnly>);
-
-impl LogReader for ViewReader {
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
-        if low >= high {
-            return Ok(Vec::new());
-        }
-        self.0.entries(low..high, max_bytes).map_err(log_error)?.into_iter().map(from_wal).collect()
-    }
-
-    fn term(&self, index: u64) -> Result<u64, LogError> {
-        self.0.term(index).map_err(log_error)
-    }
-
-    fn first_index(&self) -> u64 {
-        self.0.first_index()
-    }
-
-    fn last_index(&self) -> u64 {
-        self.0.last_index()
     }
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod life;
+mod passes;
 mod place;
 mod standalone;
 
