@@ -37,6 +37,7 @@ pub struct Config {
     pub(crate) initial_tick_advance: bool,
     pub(crate) max_size_per_msg: u64,
     pub(crate) max_inflight_msgs: usize,
+    pub(crate) max_inflight_bytes: u64,
     pub(crate) max_uncommitted_bytes: u64,
     pub(crate) max_apply_bytes: u64,
     pub(crate) max_apply_backlog: u64,
@@ -71,6 +72,14 @@ pub enum ConfigError {
     Uncommitted {
         /// What was asked for.
         uncommitted: u64,
+        /// The size of one message.
+        message: u64,
+    },
+    /// Every message would be waited for.
+    #[error("max_inflight_bytes is {inflight}, below max_size_per_msg, {message}")]
+    Inflight {
+        /// What was asked for.
+        inflight: u64,
         /// The size of one message.
         message: u64,
     },
@@ -128,6 +137,7 @@ impl Config {
             initial_tick_advance: true,
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 512,
+            max_inflight_bytes: 32 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_apply_bytes: 4 << 20,
             max_apply_backlog: 64 << 20,
@@ -187,11 +197,22 @@ impl Config {
         self
     }
 
-    /// Append messages under way to one follower. Defaults to 512, as in etcd: enough small ones to fill a round trip. Of
-    /// large ones the transport bounds the bytes: what its queue has no room for is lost, and sent again when the follower
-    /// answers.
+    /// Append messages with entries under way to one follower: sent, and not answered. Defaults to 512, as in etcd: enough
+    /// small ones to fill a round trip.
     pub const fn max_inflight_msgs(mut self, messages: usize) -> Self {
         self.max_inflight_msgs = messages;
+        self
+    }
+
+    /// Bytes of append messages under way to one follower, beyond which it is sent no more until it answers; each entry
+    /// counts 64 more than its data. One message may go beyond it, as in etcd (whose name this is), and a message that is
+    /// larger than this goes alone. So what waits for one slow follower is at most this and one message: of
+    /// [`max_size_per_msg`](Self::max_size_per_msg), or of a single entry that is larger.
+    ///
+    /// Defaults to 32 MiB: 10 Gbit/s at a round trip of 25 ms, and half of what `TcpTransport` queues for a lane, so that
+    /// nothing of it has to be dropped and sent again. etcd's server sets no limit. At least `max_size_per_msg`.
+    pub const fn max_inflight_bytes(mut self, bytes: u64) -> Self {
+        self.max_inflight_bytes = bytes;
         self
     }
 
@@ -359,6 +380,12 @@ impl Config {
                 message: self.max_size_per_msg,
             });
         }
+        if self.max_inflight_bytes < self.max_size_per_msg {
+            return Err(ConfigError::Inflight {
+                inflight: self.max_inflight_bytes,
+                message: self.max_size_per_msg,
+            });
+        }
         if self.snapshot_count == 0 {
             return Err(ConfigError::SnapshotCount);
         }
@@ -404,6 +431,10 @@ mod tests {
             (
                 Config::new().max_uncommitted_bytes(1),
                 ConfigError::Uncommitted { uncommitted: 1, message: 1 << 20 },
+            ),
+            (
+                Config::new().max_inflight_bytes(1),
+                ConfigError::Inflight { inflight: 1, message: 1 << 20 },
             ),
             (Config::new().snapshot_count(0), ConfigError::SnapshotCount),
             (

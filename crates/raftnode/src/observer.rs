@@ -109,6 +109,10 @@ stats! {
     heartbeats_late,
     /// Ticks skipped, because a snapshot was being installed or the node thread was late.
     ticks_skipped,
+    /// Times that a follower was sent nothing more, because as much was under way to it as may be:
+    /// [`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) or
+    /// [`max_inflight_msgs`](crate::Config::max_inflight_msgs).
+    inflight_pauses,
     /// Messages from peers that the validator refused.
     messages_refused,
     /// Messages from peers left for them to repeat, because of a bound.

@@ -64,8 +64,12 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// Whether it was heard of within the last election timeout.
     pub recently_active: bool,
-    /// Append messages under way.
+    /// Append messages with entries that were sent and not answered. Bounded; see
+    /// [`Config::max_inflight_msgs`](crate::Config::max_inflight_msgs).
     pub inflight: usize,
+    /// Bytes of these entries, with 64 more for each. Bounded; see
+    /// [`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes).
+    pub inflight_bytes: u64,
     /// The index of the snapshot that is being sent; 0 for none.
     pub snapshot: u64,
 }
@@ -170,7 +174,7 @@ macro_rules! debug {
 }
 
 debug!(Vitals { ids leader; lists; rest term role commit applied });
-debug!(PeerStatus { ids id; lists; rest matched next state recently_active inflight snapshot });
+debug!(PeerStatus { ids id; lists; rest matched next state recently_active inflight inflight_bytes snapshot });
 debug!(Status {
     ids cluster_id id vote leader transferee;
     lists voters voters_outgoing learners;
@@ -191,6 +195,7 @@ mod tests {
             state: PeerState::Replicate,
             recently_active: true,
             inflight: 1,
+            inflight_bytes: 70,
             snapshot: 0,
         };
         let status = Status {

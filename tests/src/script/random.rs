@@ -110,6 +110,7 @@ impl Simulation {
             .check_quorum(rng.u8(..4) > 0)
             .max_inflight_msgs(rng.usize(1..=8))
             .max_size_per_msg(1 << rng.u32(5..=12))
+            .max_inflight_bytes(1 << rng.u32(12..=14))
             .max_apply_bytes(1 << rng.u32(5..=12))
             .max_uncommitted_bytes(1 << 12);
         let founders: Vec<u64> = (1..=rng.u64(1..=5)).collect();

@@ -281,6 +281,7 @@ fn configured(config: Config, key: &str, value: &str) -> Result<Config, String> 
         "election-ticks" => config.election_ticks(number()?),
         "message-bytes" => config.max_size_per_msg(u64::from(number()?)),
         "inflight" => config.max_inflight_msgs(number()? as usize),
+        "inflight-bytes" => config.max_inflight_bytes(u64::from(number()?)),
         "uncommitted-bytes" => config.max_uncommitted_bytes(u64::from(number()?)),
         "waiting" => config.max_waiting_proposals(number()? as usize),
         "request-bytes" => config.max_request_bytes(number()? as usize),

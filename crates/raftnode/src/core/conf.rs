@@ -140,6 +140,7 @@ impl Core {
     fn members_changed(&mut self, index: u64, order: Option<u64>) {
         let id = self.raw.raft.id;
         self.gone = gone(id, &self.cluster, &self.configuration);
+        self.inflight.follow(id, &self.configuration);
         let record = self.configuration.to_conf_state();
         if let Err(disagreement) = self.cluster.agrees_with(&record) {
             self.disagree(index, &disagreement);

@@ -75,6 +75,11 @@ impl Persist {
     }
 }
 
+/// About how much memory an entry holds.
+pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + 64
+}
+
 /// What must wait until `number` is durable, *and* the core has been told so (O7, O16).
 #[derive(Debug, Default)]
 pub struct AfterPersist {

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod effects;
+pub(crate) use effects::entry_bytes;
 pub use effects::{
     AfterPersist, ApplyStage, Effects, Event, MembersApplied, Now, Persist, ReadsConfirmed,
     Restore, RoleChange,
@@ -33,6 +34,7 @@ mod ready;
 pub use ready::{must_persist_before_apply, should_wait_wal_sync};
 
 mod conf;
+mod inflight;
 mod lease;
 pub(crate) use lease::SLACK as LEASE_SLACK;
 mod places;
@@ -42,6 +44,10 @@ mod reads;
 mod sabotage;
 mod stall;
 mod ticks;
+
+/// Rounds of reads that raft-rs remembers for others until a majority has answered. A member asks for one at a time, and
+/// again when it takes long.
+const MAX_READ_ROUNDS: usize = 1024;
 
 /// Why a message was not given to raft-rs.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +110,7 @@ pub struct Core {
     ticks: ticks::Ticks,
     stall: stall::Stall,
     flight: ready::Flight,
+    inflight: inflight::Inflight,
     proposals: proposals::Proposals,
     changes: conf::Changes,
     reads: reads::Reads,
@@ -159,6 +166,9 @@ impl Core {
         // The birth is random; the incarnation makes every start another.
         let drawn = recovered.birth.rotate_left(32) ^ recovered.incarnation;
         let seed = config.seed.unwrap_or(drawn) ^ recovered.id;
+        let mut inflight =
+            inflight::Inflight::new(config.max_inflight_msgs, config.max_inflight_bytes);
+        inflight.follow(recovered.id, &configuration);
         Ok(Self {
             max_msg_bytes: config.max_size_per_msg,
             max_request_bytes: config.max_request_bytes,
@@ -178,6 +188,7 @@ impl Core {
                 recovered.hard_state.term,
                 applied,
             ),
+            inflight,
             proposals: proposals::Proposals::new(config.max_waiting_proposals),
             changes: conf::Changes::default(),
             reads: reads::Reads::new(recovered.id, recovered.incarnation, config.election_ticks),
@@ -207,10 +218,17 @@ impl Core {
         {
             return Err(StepError::Shed);
         }
+        if message.get_msg_type() == MessageType::MsgReadIndex
+            && self.raw.raft.pending_read_count() >= MAX_READ_ROUNDS
+            && !planted("read-rounds-without-bound")
+        {
+            return Err(StepError::Shed);
+        }
         self.keep_promise(&message)?;
         if message.get_msg_type() == MessageType::MsgTimeoutNow && self.would_win_too_early() {
             return Err(Refused::NotNow("the log is not on disk to its end").into());
         }
+        self.note_answer(&message);
         self.tell_view();
         Ok(self.raw.step(message)?)
     }
@@ -468,18 +486,22 @@ impl Core {
         let ids = |ids: &std::collections::BTreeSet<u64>| ids.iter().copied().collect();
         let mut peers: Vec<PeerStatus> = Vec::new();
         if role == Role::Leader {
-            peers.extend(raft.prs().iter().map(|(id, progress)| PeerStatus {
-                id: *id,
-                matched: progress.matched,
-                next: progress.next_idx,
-                state: match progress.state {
-                    raft::ProgressState::Probe => PeerState::Probe,
-                    raft::ProgressState::Replicate => PeerState::Replicate,
-                    raft::ProgressState::Snapshot => PeerState::Snapshot,
-                },
-                recently_active: progress.recent_active || *id == raft.id,
-                inflight: progress.ins.count(),
-                snapshot: progress.pending_snapshot,
+            peers.extend(raft.prs().iter().map(|(id, progress)| {
+                let (inflight, inflight_bytes) = self.inflight.of(*id);
+                PeerStatus {
+                    id: *id,
+                    matched: progress.matched,
+                    next: progress.next_idx,
+                    state: match progress.state {
+                        raft::ProgressState::Probe => PeerState::Probe,
+                        raft::ProgressState::Replicate => PeerState::Replicate,
+                        raft::ProgressState::Snapshot => PeerState::Snapshot,
+                    },
+                    recently_active: progress.recent_active || *id == raft.id,
+                    inflight,
+                    inflight_bytes,
+                    snapshot: progress.pending_snapshot,
+                }
             }));
             peers.sort_unstable_by_key(|peer| peer.id);
         }

@@ -392,6 +392,7 @@ impl Core {
             return;
         }
         let term = raft.term;
+        self.pace();
         for (index, Queued { from, forward }) in (first..).zip(batch.drain(..)) {
             if from == 0 {
                 self.proposals.places.insert(index, term, forward);

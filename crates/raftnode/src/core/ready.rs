@@ -36,6 +36,7 @@ impl Core {
         if !self.is_driven() {
             return Ok(None);
         }
+        self.pace();
         self.flush_proposals();
         self.flush_reads();
         if !self.raw.has_ready() || self.must_drain_first() {
@@ -46,6 +47,7 @@ impl Core {
 
     fn on_ready(&mut self) -> Result<Effects, LogError> {
         let mut ready = self.raw.ready();
+        self.inflight.taken();
         let number = ready.number();
         let mut now = Now { role: self.role_change(), ..Now::default() }; // O1
         now.reads = self.reads_confirmed(&ready.take_read_states()); // O2, O24

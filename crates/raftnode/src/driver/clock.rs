@@ -108,11 +108,13 @@ impl Node {
 
     /// Once a tick: what changes too often to be published each time.
     pub(super) fn count(&mut self) {
-        let (retries, skipped) = (self.core.read_retries(), self.core.ticks_skipped());
+        let core = &self.core;
+        let now = (core.read_retries(), core.ticks_skipped(), core.inflight_pauses());
         let counters = &self.shared.counters;
-        counters.read_retries.add(retries - self.counted.0);
-        counters.ticks_skipped.add(skipped - self.counted.1);
-        self.counted = (retries, skipped);
+        counters.read_retries.add(now.0 - self.counted.0);
+        counters.ticks_skipped.add(now.1 - self.counted.1);
+        counters.inflight_pauses.add(now.2 - self.counted.2);
+        self.counted = now;
         let matched = self.core.matched_peers();
         self.shared.publish(|published| published.matched = matched);
     }

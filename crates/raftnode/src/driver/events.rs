@@ -114,7 +114,7 @@ impl Data {
                 message
                     .entries
                     .iter()
-                    .map(|entry| super::entry_bytes(entry) as usize)
+                    .map(|entry| crate::core::entry_bytes(entry) as usize)
                     .sum::<usize>()
                     + SMALL
             }

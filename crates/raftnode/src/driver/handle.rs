@@ -26,6 +26,9 @@ use crate::{
     TransferError, Vitals,
 };
 
+/// About how much memory a proposal holds beside its data until it is answered.
+const PROPOSAL_BYTES: usize = 256;
+
 /// A running node. Clones are the same node; when the last one is dropped, the node stops, and dropping it takes as long as
 /// [`shutdown`](Self::shutdown).
 ///
@@ -202,7 +205,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
         // Registered first: the answer may come before `data` returns.
         let max = usize::try_from(self.shared().config.max_uncommitted_bytes).unwrap_or(usize::MAX);
-        if !self.node.waiters.register(id, deadline, (data.len(), max), waiter) {
+        let bytes = data.len() + PROPOSAL_BYTES;
+        if !self.node.waiters.register(id, deadline, (bytes, max), waiter) {
             return;
         }
         let proposal = Forward { id, kind, data, term: 0 };

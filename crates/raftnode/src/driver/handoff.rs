@@ -266,7 +266,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
         match job {
             Ok(Job::Entries(entries)) => {
                 let (bytes, count) =
-                    (entries.iter().map(super::entry_bytes).sum(), entries.len() as u64);
+                    (entries.iter().map(crate::core::entry_bytes).sum(), entries.len() as u64);
                 self.last_count = entries.len();
                 self.work = Work::Entries { rest: entries.into_iter(), bytes, count };
             }

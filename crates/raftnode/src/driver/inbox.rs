@@ -164,3 +164,65 @@ impl Inbox {
         drop((control, data)); // outside the lock: resolvers wake whoever waits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raft::eraftpb::{Entry, Message};
+
+    use super::*;
+    use crate::ReadError;
+    use crate::waiter::pending;
+
+    fn read() -> Data {
+        let (resolver, _) = pending::<u64, ReadError>();
+        Data::Read { resolver, deadline: Instant::now(), lease: false }
+    }
+
+    fn message(bytes: usize) -> Data {
+        let entry = Entry { data: vec![0; bytes].into(), ..Entry::default() };
+        let message = Message { entries: vec![entry].into(), ..Message::default() };
+        Data::Message { from: 2, message: Box::new(message) }
+    }
+
+    fn empty(inbox: &Inbox) -> (usize, usize) {
+        let (mut control, mut data) = (VecDeque::new(), VecDeque::new());
+        inbox.take(Instant::now(), &mut control, &mut data);
+        (control.len(), data.len())
+    }
+
+    #[test]
+    fn requests_are_bounded_and_take_no_room_from_messages() {
+        let inbox = Inbox::new(2);
+        assert_eq!([inbox.data(read()), inbox.data(read())], [Ok(()), Ok(())]);
+        assert_eq!(inbox.data(Data::Campaign), Err(NotTaken::Full));
+        assert_eq!(inbox.data(message(1)), Ok(()));
+        inbox.control(Control::Persisted { number: 1 });
+        assert_eq!(empty(&inbox), (1, 3));
+        assert_eq!(inbox.data(read()), Ok(()), "there is room again");
+    }
+
+    #[test]
+    fn messages_are_bounded_in_number_and_in_bytes() {
+        let inbox = Inbox::new(2);
+        for _ in 0..MAX_MESSAGES {
+            assert_eq!(inbox.data(message(1)), Ok(()));
+        }
+        assert_eq!(inbox.data(message(1)), Err(NotTaken::Full));
+        assert_eq!(inbox.data(read()), Ok(()), "callers are not the peers' business");
+        assert_eq!(empty(&inbox), (0, MAX_MESSAGES + 1));
+        assert_eq!(inbox.data(message(MAX_MESSAGE_BYTES / 2)), Ok(()));
+        assert_eq!(inbox.data(message(MAX_MESSAGE_BYTES / 2)), Err(NotTaken::Full));
+        assert_eq!(inbox.data(message(1)), Ok(()), "a small one fits");
+    }
+
+    #[test]
+    fn a_closed_inbox_takes_nothing() {
+        let inbox = Inbox::new(2);
+        inbox.data(read()).expect("there is room");
+        assert_eq!(inbox.close().len(), 1);
+        assert_eq!(inbox.data(read()), Err(NotTaken::Closed));
+        inbox.gone();
+        inbox.control(Control::Persisted { number: 1 });
+        assert_eq!(empty(&inbox), (0, 0));
+    }
+}

@@ -16,8 +16,6 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use raft::eraftpb::Entry;
-
 use crate::NodeError;
 
 mod apply;
@@ -57,9 +55,4 @@ fn panicked(thread: &'static str, panic: &(dyn Any + Send)) -> Arc<NodeError> {
         .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
         .unwrap_or_else(|| "something that is no text".to_string());
     Arc::new(NodeError::Panicked { thread, message })
-}
-
-/// About how much memory an entry holds.
-fn entry_bytes(entry: &Entry) -> u64 {
-    entry.data.len() as u64 + 64
 }

@@ -27,8 +27,12 @@ use crate::hex::Hex;
 use crate::planted::planted;
 use crate::wire::Forward;
 use crate::{
-    Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, Status, Vitals,
+    Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, Status,
+    TransferError, Vitals,
 };
+
+/// About how much memory a stage holds beside its entries, and each message that waits for it.
+const STAGE_BYTES: u64 = 256;
 
 /// The other threads, as the node thread sees them.
 pub(super) struct Threads {
@@ -73,7 +77,7 @@ pub(super) struct Node {
     /// What was last published.
     shown: Option<(Vitals, u64)>,
     /// What the core had counted when it was last added to the counters.
-    pub(super) counted: (u64, u64),
+    pub(super) counted: (u64, u64, u64),
 }
 
 impl Node {
@@ -97,7 +101,7 @@ impl Node {
         out.known.add(own, &*transport, contacts.into_iter());
         let mut node = Self {
             reads: Reads::new(shared.config.max_waiting_proposals),
-            transfers: Transfers::default(),
+            transfers: Transfers::new(shared.config.max_waiting_proposals),
             held: Held::default(),
             proposals: Vec::new(),
             writes: VecDeque::new(),
@@ -114,7 +118,7 @@ impl Node {
             refused_logged: None,
             ending: None,
             shown: None,
-            counted: (0, 0),
+            counted: (0, 0, 0),
             core,
             shared,
             waiters,
@@ -221,6 +225,7 @@ impl Node {
         }
         // A leader's own proposals can wait for a moment: the followers have them already (O4).
         let awaited = self.core.vitals().role != Role::Leader || !after_persist.messages.is_empty();
+        let waiting = STAGE_BYTES * (1 + after_persist.messages.len() as u64);
         self.held.hold(after_persist); // O7
         self.hand_to_apply(apply.entries);
         if planted("commit-published-after-apply") {
@@ -230,7 +235,7 @@ impl Node {
         if persist.is_empty() && self.writes.is_empty() {
             return self.persisted(number);
         }
-        let bytes = persist.bytes();
+        let bytes = persist.bytes() + waiting;
         self.unsynced += bytes;
         self.writes.push_back((number, Instant::now(), bytes));
         if planted("advance-before-sync") {
@@ -242,7 +247,7 @@ impl Node {
     fn hand_to_apply(&mut self, entries: Vec<Entry>) {
         if !entries.is_empty() {
             fail_point!("raftBeforeApply", self.shared.id);
-            self.unapplied += entries.iter().map(super::entry_bytes).sum::<u64>();
+            self.unapplied += entries.iter().map(crate::core::entry_bytes).sum::<u64>();
             let _ = self.threads.apply.send(handoff::Job::Entries(entries)); // if it has gone, it has said why
             fail_point!("raftAfterApply", self.shared.id);
         }
@@ -406,6 +411,9 @@ impl Node {
                         self.proposals.push(proposal);
                     }
                 }
+                Data::Message { .. } if self.is_flooded() => {
+                    self.shared.counters.messages_shed.add(1);
+                }
                 Data::Message { from, message } => {
                     if let Err(error) = self.core.handle_message(from, *message) {
                         self.message_refused(from, &error);
@@ -417,6 +425,9 @@ impl Node {
                     if let Some(token) = self.reads.take(resolver, deadline) {
                         self.read(token, lease);
                     }
+                }
+                Data::Transfer { resolver, .. } if self.transfers.is_full() => {
+                    resolver.resolve(Err(TransferError::Busy(Busy::Requests)));
                 }
                 Data::Transfer { to, resolver, deadline } => match self.core.handle_transfer(to) {
                     Ok(()) if to == self.shared.id => resolver.resolve(Ok(())),
@@ -595,6 +606,13 @@ impl Node {
         } else {
             None
         }
+    }
+
+    /// Even a message without entries makes a stage that waits for the disk. If that hangs for long enough, the node hears
+    /// nobody any more.
+    fn is_flooded(&self) -> bool {
+        self.unsynced / 2 > self.shared.config.max_unsynced_bytes
+            && !planted("messages-pile-up-behind-a-disk")
     }
 
     pub(super) fn not_handed_on(&self) -> ProposeError {

@@ -98,12 +98,22 @@ impl Reads {
 }
 
 /// Transfers of leadership that were begun.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Transfers {
+    max: usize,
     waiting: Vec<(u64, Resolver<(), TransferError>, Instant)>,
 }
 
 impl Transfers {
+    pub(super) const fn new(max: usize) -> Self {
+        Self { max, waiting: Vec::new() }
+    }
+
+    /// Whether no more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= self.max
+    }
+
     pub(super) fn take(
         &mut self,
         to: u64,
@@ -154,5 +164,28 @@ mod tests {
         assert_eq!(reads.answer(4), 0, "answered from a state that is too old");
         assert_eq!(reads.answer(5), 1);
         assert_eq!(read.wait(), Ok(5));
+    }
+    #[test]
+    fn reads_and_transfers_that_wait_are_bounded() {
+        let mut reads = Reads::new(2);
+        let mut take = || {
+            let (resolver, read) = pending();
+            (reads.take(resolver, Instant::now()), read)
+        };
+        let waiting = [take(), take()];
+        assert!(waiting.iter().all(|(token, _)| token.is_some()));
+        let (token, refused) = take();
+        assert_eq!(token, None);
+        assert_eq!(refused.wait(), Err(ReadError::Busy(Busy::Requests)));
+        reads.confirm(waiting.iter().filter_map(|(token, _)| *token).collect(), 5);
+        reads.answer(5);
+        assert!(reads.take(pending().0, Instant::now()).is_some(), "there is room again");
+
+        let mut transfers = Transfers::new(1);
+        assert!(!transfers.is_full());
+        transfers.take(2, pending().0, Instant::now());
+        assert!(transfers.is_full());
+        transfers.expire(Instant::now());
+        assert!(!transfers.is_full());
     }
 }

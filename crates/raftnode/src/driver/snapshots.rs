@@ -144,6 +144,12 @@ impl Sending {
         self.indexes.keys().next().copied()
     }
 
+    /// One more; whether it may be sent.
+    fn begin(&mut self, index: u64) -> bool {
+        *self.indexes.entry(index).or_default() += 1;
+        self.indexes.values().sum::<usize>() <= MAX_IN_FLIGHT
+    }
+
     pub(super) fn ended(&mut self, index: u64) {
         if let Some(count) = self.indexes.get_mut(&index) {
             *count -= 1;
@@ -164,9 +170,9 @@ impl Sending {
         let to = message.to;
         let index = message.get_snapshot().get_metadata().index;
         let term = message.get_snapshot().get_metadata().term;
-        *self.indexes.entry(index).or_default() += 1;
+        let room = self.begin(index);
         let mut report = Report { shared: Arc::clone(shared), to, index, ok: false };
-        if self.indexes.values().sum::<usize>() > MAX_IN_FLIGHT {
+        if !room {
             log::warn!(id:% = Hex(shared.id), to:% = Hex(to), index; "too many snapshots are being sent");
             return;
         }
@@ -267,4 +273,22 @@ pub(super) fn store(
         return Err(format!("the content of snapshot {id} says that it is {}", head.id()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_snapshots_are_sent_at_once_and_no_more() {
+        let mut sending = Sending::default();
+        for n in 0..MAX_IN_FLIGHT as u64 {
+            assert!(sending.begin(5 + n % 3));
+        }
+        assert!(!sending.begin(9), "one too many");
+        sending.ended(9); // as is reported at once
+        assert_eq!(sending.oldest(), Some(5));
+        sending.ended(5);
+        assert!(sending.begin(9), "there is room again");
+    }
 }

@@ -1,0 +1,355 @@
+//! What is under way to each follower, and who may be sent more.
+//!
+//! raft-rs 0.7 bounds the append messages to a follower by their count alone: 512 of 1 MiB are half a gigabyte, which
+//! one answer of a follower that is far behind makes it put out in a single step. etcd's raft has counted bytes too
+//! since 3.6 (`tracker/inflights.go`, `MaxInflightBytes`). Here that is built around raft-rs:
+//!
+//! * Each append message is counted when raft-rs puts it out, and until the follower is known to have what is in it, or
+//!   has answered one that was sent after it: lanes keep their order, so it is not under way any more.
+//! * raft-rs sends by itself only to a follower that replicates, has room, and has been sent everything: then a step makes
+//!   at most one message for it, with what the step appended. For everybody else its window is shut (a capacity of 0, see
+//!   `adjust_max_inflight_msgs`), and the core sends on, a message at a time, for as long as there is room.
+//!
+//! So there is never more than [`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) and one message under way
+//! to a follower; etcd's window overshoots by as much. One message is always allowed, however large.
+//!
+//! A follower that answers heartbeats and no appends may have lost them all. For each heartbeat raft-rs would then send
+//! another message, or the same probe again. Here it is asked, by a message without entries, whether it has the last of what
+//! is under way (etcd since 3.6 does alike): either it has, or it says that everything before is lost.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use oarlock_membership::Configuration;
+use raft::eraftpb::{Message, MessageType};
+use raft::{ProgressState, StateRole};
+
+use super::{Core, entry_bytes};
+use crate::planted::planted;
+
+#[derive(Debug)]
+pub(super) struct Inflight {
+    max_messages: usize,
+    max_bytes: u64,
+    /// The term in which what is counted was sent; 0 while this node does not lead.
+    term: u64,
+    /// How many of the messages that raft-rs has put out were looked at.
+    seen: usize,
+    windows: BTreeMap<u64, Window>,
+    pauses: u64,
+}
+
+/// What is under way to one follower.
+#[derive(Debug)]
+struct Window {
+    /// In order.
+    sent: VecDeque<Sent>,
+    messages: usize,
+    bytes: u64,
+    /// raft-rs's own window is open.
+    open: bool,
+    /// The follower has answered a heartbeat since the last look.
+    heard: bool,
+    /// A probe left without its entries.
+    hollow: bool,
+}
+
+/// An append message that was not answered.
+#[derive(Debug)]
+struct Sent {
+    /// The index before its first entry.
+    prev: u64,
+    /// The index of its last entry, `prev` if it has none.
+    last: u64,
+    bytes: u64,
+    /// How often it was sent in a row, if it has none.
+    times: u32,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            sent: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            open: true, // as raft-rs makes them
+            heard: false,
+            hollow: false,
+        }
+    }
+}
+
+impl Window {
+    fn push(&mut self, prev: u64, last: u64, bytes: u64) {
+        self.messages += usize::from(bytes > 0);
+        self.bytes += bytes;
+        match self.sent.back_mut() {
+            Some(back) if bytes == 0 && (back.prev, back.last) == (prev, prev) => back.times += 1,
+            _ => self.sent.push_back(Sent { prev, last, bytes, times: 1 }),
+        }
+    }
+
+    /// The follower has everything up to `index`. If it says so of the message that ends there, it has had all that was
+    /// sent before; it may also say so of an earlier one, whose beginning it had committed: then `exact` is false.
+    fn accepted(&mut self, index: u64, exact: bool) {
+        let asked = self.sent.iter().position(|sent| sent.last == index).filter(|_| exact);
+        self.drop_through(asked.map_or(0, |at| at + 1));
+        let (mut messages, mut bytes) = (0, 0);
+        self.sent.retain(|sent| {
+            let keep = sent.last > index;
+            if !keep {
+                messages += usize::from(sent.bytes > 0);
+                bytes += sent.bytes;
+            }
+            keep
+        });
+        self.messages -= messages;
+        self.bytes -= bytes;
+    }
+
+    /// The follower lacks the entry at `index`, after which a message began: that one and all before it are lost.
+    fn refused(&mut self, index: u64) {
+        match self.sent.iter().position(|sent| sent.prev == index) {
+            Some(at) if self.sent[at].times > 1 => {
+                self.sent[at].times -= 1;
+                self.drop_through(at);
+            }
+            Some(at) => self.drop_through(at + 1),
+            None => {}
+        }
+    }
+
+    fn drop_through(&mut self, end: usize) {
+        for sent in self.sent.drain(..end) {
+            self.messages -= usize::from(sent.bytes > 0);
+            self.bytes -= sent.bytes;
+        }
+    }
+
+    fn forget(&mut self) {
+        *self = Self { open: self.open, ..Self::default() };
+    }
+}
+
+impl Inflight {
+    pub(super) fn new(max_messages: usize, max_bytes: u64) -> Self {
+        let windows = BTreeMap::new();
+        Self { max_messages, max_bytes, term: 0, seen: 0, windows, pauses: 0 }
+    }
+
+    /// Whom raft-rs sends to if this node leads.
+    pub(super) fn follow(&mut self, own: u64, configuration: &Configuration) {
+        self.windows.retain(|id, _| configuration.contains(*id));
+        for id in configuration.ids() {
+            if id != own {
+                self.windows.entry(id).or_default();
+            }
+        }
+    }
+
+    /// The messages that raft-rs had put out were taken.
+    pub(super) const fn taken(&mut self) {
+        self.seen = 0;
+    }
+
+    /// How many messages, and how many bytes, are under way to `peer`.
+    pub(super) fn of(&self, peer: u64) -> (usize, u64) {
+        self.windows.get(&peer).map_or((0, 0), |window| (window.messages, window.bytes))
+    }
+
+    fn is_full(&self, window: &Window) -> bool {
+        let bytes = window.bytes >= self.max_bytes && !planted("bytes-in-flight-not-counted");
+        window.messages > 0 && (bytes || window.messages >= self.max_messages)
+    }
+}
+
+impl Core {
+    /// Times that a follower was sent nothing more, because as much was under way to it as may be
+    /// ([`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) or
+    /// [`max_inflight_msgs`](crate::Config::max_inflight_msgs)).
+    #[must_use]
+    pub const fn inflight_pauses(&self) -> u64 {
+        self.inflight.pauses
+    }
+
+    /// Before raft-rs gets an answer of a follower.
+    pub(super) fn note_answer(&mut self, message: &Message) {
+        let (raft, from) = (&self.raw.raft, message.from);
+        if raft.state != StateRole::Leader || message.term != raft.term {
+            return;
+        }
+        let Some(window) = self.inflight.windows.get_mut(&from) else { return };
+        let Some(progress) = raft.prs().get(from) else { return };
+        match message.get_msg_type() {
+            MessageType::MsgHeartbeatResponse => window.heard = true,
+            MessageType::MsgAppendResponse => {
+                let index = message.index;
+                if message.reject {
+                    window.refused(index);
+                } else {
+                    // What it had committed it says without looking, and of a snapshot it does not say what it has.
+                    let looked = (1..index).contains(&message.commit);
+                    window.accepted(index, looked && index > progress.matched);
+                }
+                // raft-rs sends on at once, all that its window holds.
+                let all_sent = progress.state == ProgressState::Replicate
+                    && progress.next_idx > raft.raft_log.last_index();
+                if !all_sent {
+                    self.shut(from);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what raft-rs has put out, and sends on to those who have room.
+    pub(super) fn pace(&mut self) {
+        let (state, term) = (self.raw.raft.state, self.raw.raft.term);
+        let term = if state == StateRole::Leader { term } else { 0 };
+        if self.inflight.term != term {
+            self.begin_inflight(term);
+        }
+        if term == 0 {
+            return;
+        }
+        self.count_sent();
+        let mut next = self.inflight.windows.keys().next().copied();
+        while let Some(to) = next {
+            self.pace_one(to);
+            next = self.inflight.windows.range((Excluded(to), Unbounded)).next().map(|(id, _)| *id);
+        }
+    }
+
+    /// raft-rs keeps capacities from one term to the next, unless a snapshot came in between.
+    fn begin_inflight(&mut self, term: u64) {
+        self.inflight.term = term;
+        for (id, window) in &mut self.inflight.windows {
+            window.forget();
+            window.open = true;
+            self.raw.raft.adjust_max_inflight_msgs(*id, self.inflight.max_messages);
+        }
+    }
+
+    fn shut(&mut self, to: u64) {
+        if let Some(window) = self.inflight.windows.get_mut(&to)
+            && window.open
+            && !planted("a-burst-in-one-step")
+        {
+            window.open = false;
+            self.raw.raft.adjust_max_inflight_msgs(to, 0);
+        }
+    }
+
+    fn count_sent(&mut self) {
+        let mut messages = std::mem::take(&mut self.raw.raft.msgs);
+        for message in messages.iter_mut().skip(self.inflight.seen) {
+            if message.get_msg_type() != MessageType::MsgAppend {
+                continue;
+            }
+            let Some(window) = self.inflight.windows.get(&message.to) else { continue };
+            let progress = self.raw.raft.prs().get(message.to);
+            let probe = progress.is_some_and(|progress| progress.state == ProgressState::Probe);
+            // raft-rs repeats a probe whenever a heartbeat is answered, whether or not there is room.
+            let hollow = probe && !message.entries.is_empty() && self.inflight.is_full(window);
+            if hollow && let Some(question) = self.question(message.to) {
+                *message = question;
+            }
+            let last = message.entries.last().map_or(message.index, |entry| entry.index);
+            let bytes = message.entries.iter().map(entry_bytes).sum();
+            if let Some(window) = self.inflight.windows.get_mut(&message.to) {
+                window.push(message.index, last, bytes);
+                window.hollow = hollow;
+            }
+        }
+        self.inflight.seen = messages.len();
+        self.raw.raft.msgs = messages;
+    }
+
+    fn pace_one(&mut self, to: u64) {
+        loop {
+            let Some(window) = self.inflight.windows.get_mut(&to) else { return };
+            let Some(progress) = self.raw.raft.prs().get(to) else { return };
+            let (state, next) = (progress.state, progress.next_idx);
+            let (open, heard) = (window.open, std::mem::take(&mut window.heard));
+            let full = self.inflight.windows.get(&to).is_some_and(|w| self.inflight.is_full(w));
+            match state {
+                ProgressState::Snapshot => return self.shut(to),
+                ProgressState::Probe => {
+                    self.shut(to);
+                    return self.fill_probe(to, full);
+                }
+                ProgressState::Replicate if full => {
+                    self.inflight.pauses += u64::from(open);
+                    self.shut(to);
+                    if heard && !planted("lost-appends-are-waited-for") {
+                        self.ask(to);
+                    }
+                    return;
+                }
+                ProgressState::Replicate => {
+                    if open && next > self.raw.raft.raft_log.last_index() {
+                        return;
+                    }
+                    if !open && planted("room-is-used-at-the-next-heartbeat") && !heard {
+                        return;
+                    }
+                    self.open(to);
+                    // It says at least what is committed, as raft-rs does when it goes on after a pause.
+                    self.raw.raft.send_append(to);
+                    self.count_sent();
+                    let sent = self.raw.raft.prs().get(to);
+                    if sent.is_none_or(|progress| progress.next_idx == next) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, to: u64) {
+        if let Some(window) = self.inflight.windows.get_mut(&to)
+            && !window.open
+        {
+            window.open = true;
+            self.raw.raft.adjust_max_inflight_msgs(to, self.inflight.max_messages);
+        }
+    }
+
+    /// There is room for the entries of a probe that had left without.
+    fn fill_probe(&mut self, to: u64, full: bool) {
+        if let Some(window) = self.inflight.windows.get_mut(&to)
+            && window.hollow
+            && !full
+        {
+            window.hollow = false;
+            if let Some(progress) = self.raw.raft.mut_prs().get_mut(to) {
+                progress.resume();
+            }
+            self.raw.raft.send_append(to);
+            self.count_sent();
+        }
+    }
+
+    fn ask(&mut self, to: u64) {
+        if let Some(question) = self.question(to) {
+            self.raw.raft.msgs.push(question);
+        } else {
+            // The log begins later by now. raft-rs knows what to do: it takes a snapshot.
+            self.raw.raft.adjust_max_inflight_msgs(to, self.inflight.max_messages);
+            self.raw.raft.send_append(to);
+            self.raw.raft.adjust_max_inflight_msgs(to, 0);
+        }
+        self.count_sent();
+    }
+
+    /// Whether the follower has the last of what was sent to it, and so all of it.
+    fn question(&self, to: u64) -> Option<Message> {
+        let raft = &self.raw.raft;
+        let index = self.inflight.windows.get(&to)?.sent.back()?.last;
+        let log_term = raft.raft_log.term(index).ok().filter(|term| *term > 0)?;
+        let (from, term, commit) = (raft.id, raft.term, raft.raft_log.committed);
+        let mut message = Message { to, from, term, log_term, index, commit, ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppend);
+        Some(message)
+    }
+}
