@@ -64,6 +64,12 @@ pub enum ConfigError {
         /// What was asked for.
         ticks: u32,
     },
+    /// Longer than a day, which is no time to be without a leader: most likely the unit is wrong.
+    #[error("election_ticks heartbeat intervals come to more than a day")]
+    ElectionTimeout,
+    /// Nothing could be asked of the node, not even its status.
+    #[error("max_waiting_proposals must be greater than 0")]
+    NoRequests,
     /// raft-rs would send single entries only, or nothing.
     #[error("max_size_per_msg and max_inflight_msgs must be greater than 0")]
     NoMessages,
@@ -335,19 +341,22 @@ impl Config {
     pub fn lease(&self) -> Duration {
         let Some(drift) = self.lease_drift else { return Duration::ZERO };
         let ticks = self.election_ticks.saturating_sub(LEASE_SLACK);
-        self.heartbeat_interval * ticks * 100 / 100_u32.saturating_add(drift)
+        self.heartbeat_interval.saturating_mul(ticks).saturating_mul(100)
+            / 100_u32.saturating_add(drift)
     }
 
     /// The shortest time without a leader after which a follower campaigns.
     #[must_use]
-    pub fn election_timeout(&self) -> Duration {
-        self.heartbeat_interval * self.election_ticks
+    pub const fn election_timeout(&self) -> Duration {
+        self.heartbeat_interval.saturating_mul(self.election_ticks)
     }
 
     /// How long a request without a deadline of its own may take.
     #[must_use]
     pub fn effective_request_timeout(&self) -> Duration {
-        self.request_timeout.unwrap_or_else(|| Duration::from_secs(5) + 2 * self.election_timeout())
+        self.request_timeout.unwrap_or_else(|| {
+            self.election_timeout().saturating_mul(2).saturating_add(Duration::from_secs(5))
+        })
     }
 
     /// Checks that what raft makes of the largest request, or of many small ones, fits a transport's frame.
@@ -370,6 +379,12 @@ impl Config {
     pub const fn validate(&self) -> Result<(), ConfigError> {
         if self.election_ticks < 5 {
             return Err(ConfigError::ElectionTicks { ticks: self.election_ticks });
+        }
+        if self.election_timeout().as_secs() > 24 * 3600 {
+            return Err(ConfigError::ElectionTimeout);
+        }
+        if self.max_waiting_proposals == 0 {
+            return Err(ConfigError::NoRequests);
         }
         if self.max_size_per_msg == 0 || self.max_inflight_msgs == 0 {
             return Err(ConfigError::NoMessages);
@@ -426,6 +441,8 @@ mod tests {
     fn what_cannot_work_is_named() {
         let cases = [
             (Config::new().election_ticks(4), ConfigError::ElectionTicks { ticks: 4 }),
+            (Config::new().heartbeat_interval(Duration::MAX), ConfigError::ElectionTimeout),
+            (Config::new().max_waiting_proposals(0), ConfigError::NoRequests),
             (Config::new().max_size_per_msg(0), ConfigError::NoMessages),
             (Config::new().max_inflight_msgs(0), ConfigError::NoMessages),
             (

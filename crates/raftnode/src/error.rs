@@ -29,11 +29,11 @@ pub enum ProposeError {
     #[error("busy: {0}")]
     Busy(Busy),
     /// The proposal is larger than [`Config::max_request_bytes`](crate::Config::max_request_bytes).
-    #[error("proposal of {bytes} bytes is larger than {max}")]
+    #[error("proposal of {bytes} bytes is too large{}", at_most(*.max))]
     TooLarge {
         /// Its size.
         bytes: usize,
-        /// The largest that is taken.
+        /// The largest that is taken; 0 if it is the leader that refused, which takes less than this node does.
         max: usize,
     },
     /// Leadership is being handed over. Try again in a moment.
@@ -97,6 +97,14 @@ pub enum Unknown {
     /// The node stopped after it was appended or sent.
     #[error("the node stopped after it had been handed on")]
     Stopped,
+}
+
+/// What would not be too large.
+fn at_most(max: usize) -> String {
+    match max {
+        0 => " for the leader: max_request_bytes is to be the same on every member".to_string(),
+        max => format!(": at most {max} are taken"),
+    }
 }
 
 impl ProposeError {
@@ -178,7 +186,7 @@ impl Abandoned for ChangeMembersError {
 #[non_exhaustive]
 pub enum TransferError {
     /// This node does not lead. Ask the leader.
-    #[error("not the leader, {leader:x} is")]
+    #[error("not the leader: {}", ask(*.leader))]
     NotLeader {
         /// Whom it takes for the leader; 0 if it knows none.
         leader: u64,
@@ -201,6 +209,14 @@ pub enum TransferError {
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
+}
+
+/// Whom to ask instead.
+fn ask(leader: u64) -> String {
+    match leader {
+        0 => "nobody is known to lead, try again".to_string(),
+        leader => format!("ask member {leader:x}"),
+    }
 }
 
 impl Abandoned for TransferError {
@@ -233,7 +249,10 @@ pub enum StartError {
     #[error("the state machine refused the snapshot")]
     Restore(#[source] RestoreError),
     /// The state machine holds more than the log: one of them is not from here, or the log lost its end.
-    #[error("the state machine has applied {applied}, the log ends at {last_index}")]
+    #[error(
+        "the state machine has applied {applied}, the log ends at {last_index}: they do not belong together, or the log lost \
+         its end; remove this member and add it again"
+    )]
     StateMachineAhead {
         /// What the state machine says it has applied.
         applied: u64,

@@ -25,6 +25,13 @@ pub trait Abandoned {
 /// How long after the deadline whoever waits gives up by itself.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// When this much time will have passed. One that is meant to be endless, such as `Duration::MAX`, is a century: no clock
+/// can count to its end.
+pub(crate) fn after(timeout: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    Instant::now() + timeout.min(CENTURY)
+}
+
 /// A result that will arrive. Wait for it with [`wait`](Self::wait), or `.await` it.
 ///
 /// It resolves in any case (O29): with the result, a refusal, or an error that says the outcome is unknown. Dropping
@@ -85,7 +92,7 @@ impl<T, E: Abandoned> Pending<T, E> {
     /// # Errors
     /// Whatever the request ended with.
     pub fn wait(self) -> Result<T, E> {
-        let give_up = self.deadline.map(|deadline| deadline + GRACE);
+        let give_up = self.deadline.and_then(|deadline| deadline.checked_add(GRACE));
         let mut state = self.slot.state.lock();
         loop {
             if let Some(value) = state.value.take() {
@@ -111,7 +118,7 @@ impl<T, E> Pending<T, E> {
     /// # Errors
     /// The pending result, to wait on again.
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T, E>, Self> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         let mut state = self.slot.state.lock();
         loop {
             if let Some(value) = state.value.take() {

@@ -627,3 +627,18 @@ fn a_node_that_has_ended_says_how_it_was_then() {
     assert_eq!((after.last_index, after.applied, after.durable), (applied, applied, applied));
     assert_eq!((after.role, after.leader), (Role::Follower, 0), "it leads nobody any more");
 }
+
+/// Who does not want to wait for a bounded time says so by the longest that there is.
+#[test]
+fn an_endless_patience_is_no_panic() {
+    let endless = Duration::MAX;
+    let mut cluster = TestCluster::new(1, config().request_timeout(endless).stop_timeout(endless));
+    let id = cluster.leader();
+    let handle = cluster.handle(id).clone();
+    assert_eq!(handle.wait_leader(endless), Some(id));
+    let index = handle.propose("one").wait_timeout(endless).expect("in time").expect("it leads");
+    assert!(handle.wait_applied(index.index, endless));
+    handle.read_index().wait().expect("it leads");
+    assert!(matches!(handle.shutdown_gracefully(endless), NodeEnd::Stopped));
+    cluster.stop(id);
+}

@@ -25,13 +25,15 @@ pub enum BootError {
     #[error("the log belongs to no member yet: found a cluster or join one")]
     NotInitialised,
     /// The log holds entries but not whose they are: something else than this crate wrote it.
-    #[error("the log holds entries up to {last} but does not say whose they are")]
+    #[error(
+        "the log holds entries up to {last} but does not say whose they are: another program wrote it, choose another directory"
+    )]
     ForeignLog {
         /// The last of them.
         last: u64,
     },
     /// A member id of 0, which stands for nobody.
-    #[error("a member's id is 0")]
+    #[error("a member's id is 0, which stands for nobody")]
     ZeroId,
     /// The founders, or the members reported by a peer, do not name this member: check its peer URLs.
     #[error("member {id:x} is not among the members given")]
@@ -59,7 +61,8 @@ pub enum BootError {
     },
     /// Entries are missing between the snapshot and the log: restore the snapshot file, or replace the member.
     #[error(
-        "entries {snapshot} < index < {first} are missing: they are in no snapshot that is here"
+        "entries {snapshot} < index < {first} are missing: restore the snapshot that holds them, or remove this member and \
+         add it again"
     )]
     Gap {
         /// Where the newest usable snapshot ends; 0 without one.
@@ -68,13 +71,18 @@ pub enum BootError {
         first: u64,
     },
     /// The log needs a snapshot that is not there, or is damaged: restore the file, or replace the member.
-    #[error("snapshot {needed} is missing or damaged, and the log begins after it")]
+    #[error(
+        "snapshot {needed} is missing or damaged, and the log begins after it: restore its file, or remove this member and add \
+         it again"
+    )]
     SnapshotMissing {
         /// Which.
         needed: SnapshotId,
     },
     /// Indexes do not follow one another, or an entry does not read back (0): the log is damaged.
-    #[error("entry {found} where {expected} should be: the log is damaged")]
+    #[error(
+        "entry {found} where {expected} should be: the log is damaged; remove this member and add it again"
+    )]
     NotContiguous {
         /// The index found.
         found: u64,
@@ -82,7 +90,9 @@ pub enum BootError {
         expected: u64,
     },
     /// Terms go back, or begin before the snapshot's: the log is damaged.
-    #[error("entry {index} has term {term} after term {previous}: the log is damaged")]
+    #[error(
+        "entry {index} has term {term} after term {previous}: the log is damaged; remove this member and add it again"
+    )]
     TermGoesBack {
         /// Which entry.
         index: u64,
@@ -92,7 +102,9 @@ pub enum BootError {
         previous: u64,
     },
     /// The last entry is newer than the hard state, which was written with or before it.
-    #[error("the last entry has term {last_term}, the hard state {term}: the log is damaged")]
+    #[error(
+        "the last entry has term {last_term}, the hard state {term}: the log is damaged; remove this member and add it again"
+    )]
     TermBehindLog {
         /// Of the hard state.
         term: u64,
@@ -100,7 +112,7 @@ pub enum BootError {
         last_term: u64,
     },
     /// An entry that a node of this crate does not write, or a newer version did: upgrade.
-    #[error("entry {index} cannot be read")]
+    #[error("entry {index} cannot be read: if a newer version wrote it, upgrade")]
     Entry {
         /// Which.
         index: u64,
@@ -108,7 +120,9 @@ pub enum BootError {
         source: HeaderError,
     },
     /// A conf change that does not decode: it must not be skipped, or members would disagree on who they are.
-    #[error("the conf change at entry {index} cannot be read")]
+    #[error(
+        "the conf change at entry {index} cannot be read: if a newer version wrote it, upgrade"
+    )]
     Change {
         /// Which entry.
         index: u64,
@@ -116,10 +130,15 @@ pub enum BootError {
         source: RecordError,
     },
     /// The log's configuration at the snapshot is not the one in the snapshot's head.
-    #[error("the log and the head of snapshot {0} disagree")]
+    #[error(
+        "the log and the head of snapshot {0} disagree: restore the file that belongs to the log, or remove this member and add \
+         it again"
+    )]
     SnapshotDisagrees(SnapshotId),
     /// The data belongs to another cluster than its snapshot does: files were mixed up.
-    #[error("the log is of cluster {log:x}, its snapshot of cluster {snapshot:x}")]
+    #[error(
+        "the log is of cluster {log:x}, its snapshot of cluster {snapshot:x}: two data directories were mixed up"
+    )]
     ForeignSnapshot {
         /// By the log's metadata.
         log: u64,

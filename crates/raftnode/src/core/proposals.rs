@@ -261,7 +261,7 @@ impl Core {
             }
             ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it
             ForwardReply::Refused { reason, .. } => {
-                let error = error_of(reason, from);
+                let error = error_of(reason, from, forward.data.len());
                 self.events.push_back(Event::Refused { id, error });
             }
         }
@@ -514,12 +514,12 @@ const fn reason_of(error: &ProposeError) -> ForwardRefusal {
     }
 }
 
-/// What a refusal by `asked` means to whoever proposed.
-const fn error_of(reason: ForwardRefusal, asked: u64) -> ProposeError {
+/// What a refusal by `asked` means to whoever proposed, `bytes` with their header.
+const fn error_of(reason: ForwardRefusal, asked: u64, bytes: usize) -> ProposeError {
     match reason {
         ForwardRefusal::NotLeader { leader } => ProposeError::NotLeader { asked, leader },
         ForwardRefusal::Busy => ProposeError::Busy(Busy::Leader),
-        ForwardRefusal::TooLarge => ProposeError::TooLarge { bytes: 0, max: 0 },
+        ForwardRefusal::TooLarge => ProposeError::TooLarge { bytes, max: 0 },
         ForwardRefusal::Transferring => ProposeError::Transferring,
         ForwardRefusal::ConfChangePending => ProposeError::ConfChangePending,
         ForwardRefusal::Invalid | ForwardRefusal::NotMember => ProposeError::NotMember,

@@ -176,6 +176,7 @@ impl NodeBuilder {
     /// Checks what can be told before anything runs. The state holds commands up to `applied`.
     fn prepare(self, applied: u64) -> Result<Start, StartError> {
         let Self { config, recovered, store, snapshots, observer, queries } = self;
+        config.validate()?;
         // With the term, vote or incarnation of an earlier start it would vote twice, and give old answers to new proposals.
         if !recovered.is_of(&store.state()?) && !planted("started-from-an-old-boot") {
             return Err(StartError::NotRecovered);

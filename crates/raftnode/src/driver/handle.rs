@@ -19,7 +19,7 @@ use super::waiters::{Waiter, WaiterTable, Waiters};
 use crate::hex::Hex;
 use crate::planted::planted;
 use crate::proposal::{AttributeUpdate, Payload};
-use crate::waiter::{Pending, pending};
+use crate::waiter::{Pending, after, pending};
 use crate::wire::{Forward, ForwardKind};
 use crate::{
     Applied, Busy, ChangeMembersError, NodeEnd, ProposeError, ReadError, Stats, Status,
@@ -73,7 +73,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.shared().config.effective_request_timeout()
+        after(self.shared().config.effective_request_timeout())
     }
 
     /// This member's id.
@@ -384,7 +384,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     /// As [`shutdown`](Self::shutdown), but a leader first hands over to the voter whose log is the most complete of those that
     /// answer, of several the one with the lowest id; for that it waits for at most `patience`.
     pub fn shutdown_gracefully(&self, patience: Duration) -> NodeEnd {
-        self.node.shutdown(Some(Instant::now() + patience))
+        self.node.shutdown(Some(after(patience)))
     }
 
     /// Waits until the node has ended, by itself or by [`shutdown`](Self::shutdown), and its log is closed.
@@ -409,7 +409,7 @@ impl<R> Running<R> {
         self.shared.inbox.control(Control::Stop { transfer_until });
         let patience = transfer_until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        let timeout = self.shared.config.stop_timeout + patience;
+        let timeout = self.shared.config.stop_timeout.saturating_add(patience);
         let end = self.shared.wait(Some(timeout), |published| published.end.clone());
         let Some(end) = end else {
             log::warn!(id:% = Hex(self.shared.id); "a thread did not stop in time; it is left behind");

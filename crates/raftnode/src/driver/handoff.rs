@@ -26,6 +26,7 @@ use crate::failpoint::injected;
 use crate::planted::planted;
 use crate::proposal::{Payload, Verdict, Window};
 use crate::snapshot_head::SnapshotHead;
+use crate::waiter::after;
 use crate::{Applied, ApplyError, NodeError, ProposeError, SnapshotMark, SnapshotView, Unknown};
 
 /// A state below this size is snapshotted whenever the count of entries says so.
@@ -175,7 +176,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
 
     /// As [`recv`](Self::recv), but waits for at most `timeout`: then it gives an [`Apply`] without steps.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Apply<'_, R>> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(timeout);
         self.close();
         while !self.ended {
             if self.fetch(Some(deadline)) || Instant::now() >= deadline {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oarlock_membership::{Cluster, ProposalId};
 use oarlock_transport::Transport;
@@ -13,6 +13,7 @@ use super::inbox::Inbox;
 use super::watch::InlineWrite;
 use crate::bootstrap::Recovered;
 use crate::observer::Counters;
+use crate::waiter::after;
 use crate::{Config, NodeEnd, Observer, SnapshotStore, Status, Vitals};
 
 pub(crate) struct Shared {
@@ -129,7 +130,7 @@ impl Shared {
         timeout: Option<Duration>,
         mut found: impl FnMut(&Published) -> Option<T>,
     ) -> Option<T> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = timeout.map(after);
         let mut published = self.published.lock();
         loop {
             if let Some(found) = found(&published) {
