@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oarlock_tests::script::{check_file, simulate};
+use oarlock_tests::script::{Simulated, check_file, simulate};
 
 fn scenarios() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
@@ -36,28 +36,15 @@ fn random_schedules_keep_every_promise() {
     let first = number("OARLOCK_SEED").unwrap_or(1);
     let alone = number("OARLOCK_SEED").is_some();
     let seeds = number("OARLOCK_SEEDS").unwrap_or(if alone { 1 } else { 40 });
-    let mut failures = Vec::new();
-    let mut sum = [0; 6];
+    let mut sum = Simulated::default();
     for seed in first..first + seeds {
-        match simulate(seed, steps) {
-            Ok(done) => {
-                let counts = [
-                    done.committed,
-                    done.elections,
-                    done.crashes,
-                    done.restored,
-                    done.changes,
-                    done.reads,
-                ];
-                sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-            }
-            Err(error) => failures.push(error),
-        }
+        sum += simulate(seed, steps).unwrap_or_else(|error| panic!("{error}"));
     }
-    let few = failures.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("\n\n");
-    assert!(failures.is_empty(), "{} of {seeds} seeds fail\n{few}", failures.len());
     // A simulation in which nothing happens proves nothing.
-    assert!(alone || sum.iter().all(|count| *count >= seeds / 4), "too little happened: {sum:?}");
+    let Simulated { committed, elections, crashes, restored, changes, reads, .. } = sum;
+    let often = [committed, elections, crashes, restored, changes, reads, sum.equal, sum.behind];
+    let happened = often.iter().all(|count| *count >= seeds / 2) && sum.torn_installs >= seeds / 20;
+    assert!(alone || happened, "too little happened: {sum:?}");
 }
 
 #[test]

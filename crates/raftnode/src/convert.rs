@@ -4,8 +4,12 @@
 //! border by a call, because they are `Bytes` under one codec and `Vec<u8>` under the other.
 
 use bytes::Bytes;
-use oarlock_membership::{EntryKind, EntryView, PlannedEntry, record};
-use raft::eraftpb::{ConfState, Entry, EntryType};
+use oarlock_membership::record::{self, ConfChangeTransition as Transition};
+use oarlock_membership::{ChangeEntry, EntryKind, EntryView, PlannedEntry};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
+    EntryType,
+};
 
 /// Bytes that came from raft-rs, whichever codec it was built with.
 #[must_use]
@@ -116,4 +120,27 @@ pub fn planned_entry(planned: &PlannedEntry) -> Entry {
         EntryKind::ConfChangeV2 => EntryType::EntryConfChangeV2,
     };
     entry(planned.index, planned.term, kind, planned.data.clone())
+}
+
+/// A change of the members, as raft-rs's `apply_conf_change` takes it.
+#[must_use]
+pub fn conf_change(change: &ChangeEntry) -> ConfChangeV2 {
+    let record = change.to_v2();
+    let steps = record.changes.iter().map(|step| {
+        let mut single = ConfChangeSingle { node_id: step.node_id, ..ConfChangeSingle::default() };
+        single.set_change_type(match step.change_type {
+            1 => ConfChangeType::RemoveNode,
+            2 => ConfChangeType::AddLearnerNode,
+            _ => ConfChangeType::AddNode, // 0: `ChangeEntry` holds no others
+        });
+        single
+    });
+    let mut raft = ConfChangeV2::default();
+    raft.set_changes(steps.collect::<Vec<_>>().into());
+    raft.set_transition(match change.transition {
+        Transition::Auto => ConfChangeTransition::Auto,
+        Transition::Implicit => ConfChangeTransition::Implicit,
+        Transition::Explicit => ConfChangeTransition::Explicit,
+    });
+    raft
 }

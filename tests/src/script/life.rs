@@ -91,6 +91,7 @@ impl Life {
             around.trace.role(id, format!("{role} of term {}{leader}", vitals.term));
         }
         self.log.follow(&persist);
+        around.twins.appended(id, &persist.entries);
         if let Some(committed) = now.committed {
             around.trace.detail(id, || format!("knows {committed} committed"));
             if committed == 0 {
@@ -276,6 +277,9 @@ impl Life {
         } else {
             self.machine.follow(entry)?;
             let members = self.core.handle_change_committed(entry);
+            if members.changed {
+                around.twins.changed(id, entry);
+            }
             around.witness.members(id, entry.index, &members);
             self.machine.members = Some(members);
         }
@@ -296,6 +300,13 @@ impl Life {
     /// Whether nothing is left to do before something arrives.
     pub(super) fn is_idle(&self) -> bool {
         self.writes.is_empty() && self.unreported.is_empty() && self.jobs.is_empty()
+    }
+
+    /// Whether a snapshot is being installed, from its mark on.
+    pub(super) fn installs(&self) -> bool {
+        let marks = |write: &Write| matches!(write, Write::Stage(stage) if stage.install.is_some());
+        let restores = |job: &Job| matches!(job, Job::Restore(_));
+        self.writes.iter().any(marks) || self.jobs.iter().any(restores)
     }
 
     /// How many reads wait for an answer.

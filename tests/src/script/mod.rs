@@ -25,6 +25,7 @@ mod net;
 mod node;
 mod text;
 mod trace;
+mod twin;
 mod witness;
 mod world;
 
@@ -36,6 +37,9 @@ pub use run::Script;
 
 mod file;
 pub use file::check_file;
+
+mod heal;
+mod shrink;
 
 mod random;
 pub use random::{Simulated, simulate};

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use oarlock_raftnode::bootstrap::{Boot, BootError, boot};
-use oarlock_raftnode::core::{Core, Held, Persist, Restore};
+use oarlock_raftnode::core::{Core, Held, Persist, Restore, StepError};
 use oarlock_raftnode::membership::{ChangeEntry, EntryKind};
 use oarlock_raftnode::raft::eraftpb::Entry;
 use oarlock_raftnode::wire::{self, Forward, ForwardKind, Inbound};
 use oarlock_raftnode::{
-    AttributeUpdate, Config, LogBatch, LogReader, LogStore, MemSnapshots, MemStore, Payload,
-    SnapshotId, SnapshotStore,
+    AttributeUpdate, Config, LogBatch, LogReader, LogStore, MemSnapshots, MemStore, Payload, Role,
+    SnapshotId, SnapshotStore, TransferError,
 };
 
 use super::life::{Job, Life, Read, Report, Write};
@@ -18,6 +18,7 @@ use super::machine::Machine;
 use super::net::{Net, Packet};
 use super::text;
 use super::trace::Trace;
+use super::twin::Twins;
 use super::witness::Witness;
 
 /// Bytes of entries in memory: few, so that the log itself is read, too.
@@ -27,6 +28,7 @@ const CACHE: u64 = 512;
 pub(super) struct Around<'a> {
     pub(super) net: &'a mut Net,
     pub(super) witness: &'a mut Witness,
+    pub(super) twins: &'a mut Twins,
     pub(super) trace: &'a mut Trace,
 }
 
@@ -36,6 +38,8 @@ pub(super) struct Node {
     pub(super) snapshots: MemSnapshots,
     /// `None` while it is down.
     pub(super) life: Option<Life>,
+    /// Its disk was lost, and with it all that it promised.
+    pub(super) wiped: bool,
 }
 
 /// The log as the node has it in memory, durable or not.
@@ -52,6 +56,11 @@ impl Shadow {
         let term = store.term(first - 1).unwrap_or(0);
         let entries = store.entries(first, store.last_index() + 1, u64::MAX).unwrap_or_default();
         Self { before: (first - 1, term), entries: entries.into() }
+    }
+
+    /// Index and term before the first entry.
+    pub(super) const fn before(&self) -> (u64, u64) {
+        self.before
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -86,7 +95,13 @@ impl Shadow {
 
 impl Node {
     pub(super) fn new(id: u64) -> Self {
-        Self { id, store: MemStore::new(), snapshots: MemSnapshots::new(), life: None }
+        Self {
+            id,
+            store: MemStore::new(),
+            snapshots: MemSnapshots::new(),
+            life: None,
+            wiped: false,
+        }
     }
 
     /// Boots and starts, as `how` says.
@@ -120,7 +135,7 @@ impl Node {
             recovered.incarnation
         );
         around.trace.say(self.id, line);
-        self.life = Some(Life {
+        let life = self.life.insert(Life {
             core,
             held: Held::default(),
             writes: VecDeque::new(),
@@ -137,6 +152,7 @@ impl Node {
             tokens: 0,
             sent: VecDeque::new(),
         });
+        around.twins.born(self.id, life);
         self.pump(around);
         Ok(())
     }
@@ -155,13 +171,57 @@ impl Node {
 
     /// A new disk: everything it knew and promised is gone.
     pub(super) fn wipe(&mut self) {
-        *self = Self::new(self.id);
+        *self = Self { wiped: true, ..Self::new(self.id) };
     }
 
     /// Does something to the core, and then all that follows from it at once.
     pub(super) fn act(&mut self, around: &mut Around<'_>, act: impl FnOnce(&mut Core)) {
         if let Some(life) = &mut self.life {
             act(&mut life.core);
+        }
+        self.pump(around);
+    }
+
+    /// Time passes. One with a twin, unless it leads, is not told: its twin would have an election at another time.
+    pub(super) fn tick(&mut self, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        if around.twins.are_on() {
+            if life.core.vitals().role != Role::Leader {
+                return;
+            }
+            around.twins.ticked(self.id);
+        }
+        self.act(around, Core::handle_tick);
+    }
+
+    pub(super) fn campaign(&mut self, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let before = life.core.vitals();
+        life.core.handle_campaign();
+        around.twins.campaigned(self.id, &before, &life.core.vitals());
+        self.pump(around);
+    }
+
+    pub(super) fn transfer(
+        &mut self,
+        to: u64,
+        around: &mut Around<'_>,
+    ) -> Result<(), TransferError> {
+        let Some(life) = &mut self.life else { return Ok(()) };
+        let began = life.core.handle_transfer(to);
+        if began.is_ok() && to != self.id {
+            around.twins.transfers(self.id, to);
+        }
+        self.pump(around);
+        began
+    }
+
+    /// The state machine has come to `index`.
+    pub(super) fn applied(&mut self, index: u64, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        life.core.handle_applied(index);
+        if !life.core.is_removed() {
+            around.twins.applied(self.id, index);
         }
         self.pump(around);
     }
@@ -410,8 +470,11 @@ impl Node {
                 });
                 stored.ok()?; // whole and durable before raft hears of it (O25)
             }
-            let taken = life.core.handle_snapshot(from, message);
-            let stale = matches!(taken, Err(oarlock_raftnode::core::StepError::Stale));
+            let taken = life.core.handle_snapshot(from, message.clone());
+            let stale = matches!(taken, Err(StepError::Stale));
+            if stale || matches!(taken, Ok(()) | Err(StepError::NotNamed | StepError::Raft(_))) {
+                around.twins.stepped(self.id, life, message);
+            }
             if let Err(error) = &taken {
                 around.trace.say(self.id, format!("leaves the snapshot of {from}: {error}"));
             }
@@ -420,12 +483,14 @@ impl Node {
         }
         match wire::decode(packet.head, packet.payloads) {
             Ok(Inbound::Raft(message)) => {
-                if let Err(error) = life.core.handle_message(from, message) {
+                let taken = life.core.handle_message(from, message.clone());
+                if matches!(taken, Ok(()) | Err(StepError::Raft(_))) {
+                    around.twins.stepped(self.id, life, message);
+                }
+                if let Err(error) = taken {
                     let line = format!("refuses {} of {from}: {error}", packet.label);
                     match error {
-                        oarlock_raftnode::core::StepError::Refused(refused)
-                            if refused.is_fault() =>
-                        {
+                        StepError::Refused(refused) if refused.is_fault() => {
                             around.trace.say(self.id, line);
                         }
                         _ => around.trace.detail(self.id, || line),

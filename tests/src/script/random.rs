@@ -1,15 +1,19 @@
 //! Random schedules over the same nodes: whatever can happen, in an order that a seed decides.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fastrand::Rng;
 use oarlock_raftnode::bootstrap::Boot;
-use oarlock_raftnode::core::Core;
 use oarlock_raftnode::membership::record::ConfChangeTransition;
 use oarlock_raftnode::membership::{Change, ChangeEntry, Configuration};
 use oarlock_raftnode::{Config, LogStore, Role};
 
+use super::life::Life;
+use super::node::Node;
+use super::shrink::shrink;
+use super::twin::Twins;
 use super::world::{World, member};
 
 /// How many of the last lines a failure shows.
@@ -17,6 +21,9 @@ const SHOWN: usize = 60;
 
 /// Ids up to this one may become members.
 const MAX_ID: u64 = 8;
+
+/// How many runs it may take to find out which steps of a failing schedule matter.
+const TRIES: usize = 200;
 
 /// What a simulation came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,31 +45,43 @@ pub struct Simulated {
     pub answered: u64,
     /// Reads that were served.
     pub reads: u64,
+    /// Times a node lost power in the middle of installing a snapshot.
+    pub torn_installs: u64,
+    /// Looks at a leader beside a synchronous loop: with all its writes acknowledged, and as much committed.
+    pub equal: u64,
+    /// The same with less committed than the synchronous loop: its disk was behind.
+    pub behind: u64,
 }
 
-/// Runs `steps` random steps from `seed`; then everything heals, and everybody must come to the same state.
+/// Runs `steps` random steps from `seed`; then everything heals, and everybody must come to the same state. With every
+/// third seed each node has a twin in a synchronous loop beside it.
 ///
 /// # Errors
-/// What went wrong, after how many steps (the shortest prefix that shows it), and the last things that happened.
+/// What went wrong, after which steps (as few as were found to show it), and the last things that happened.
 pub fn simulate(seed: u64, steps: usize) -> Result<Simulated, String> {
-    run(seed, steps, usize::MAX).map_err(|(failed_at, error)| {
+    let all: Vec<u64> = (0..steps as u64).collect();
+    run(seed, &all, usize::MAX).map_err(|(failed_at, first)| {
+        let upto = all[..failed_at.min(steps)].to_vec();
+        let few = shrink(upto, TRIES, |steps| run(seed, steps, usize::MAX).is_err());
         // Once more, with all details of the end.
-        let again = run(seed, steps.min(failed_at), failed_at.saturating_sub(8));
-        let (_, detailed) = again.err().unwrap_or((failed_at, error));
+        let again = run(seed, &few, few.len().saturating_sub(8));
+        let (_, detailed) = again.err().unwrap_or((failed_at, first));
         format!(
-            "seed {seed} fails after {failed_at} steps: {detailed}\n\
-             OARLOCK_SEED={seed} cargo test -p oarlock-tests --test scenarios random"
+            "seed {seed} fails after {failed_at} steps; {} of them are enough: {detailed}\n\
+             OARLOCK_SEED={seed} cargo test -p oarlock-tests --test scenarios random",
+            few.len()
         )
     })
 }
 
-/// Fails with the number of steps done.
-fn run(seed: u64, steps: usize, detail_from: usize) -> Result<Simulated, (usize, String)> {
+/// Fails with the number of steps done. Each step is drawn from its own number, so that any may be left out.
+fn run(seed: u64, steps: &[u64], detail_from: usize) -> Result<Simulated, (usize, String)> {
     let mut simulation = Simulation::new(seed);
     let mut done = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        while done < steps {
+        for step in steps {
             simulation.world.trace.detail = done >= detail_from;
+            simulation.rng = Rng::with_seed(step_seed(seed, *step));
             simulation.step();
             done += 1;
             simulation.check()?;
@@ -73,6 +92,8 @@ fn run(seed: u64, steps: usize, detail_from: usize) -> Result<Simulated, (usize,
         Ok(Ok(())) => {
             simulation.result.trace = simulation.hasher.finish();
             simulation.result.committed = simulation.world.witness.committed();
+            simulation.result.equal = simulation.world.twins.equal;
+            simulation.result.behind = simulation.world.twins.behind;
             return Ok(simulation.result);
         }
         Ok(Err(error)) => error,
@@ -89,8 +110,30 @@ fn run(seed: u64, steps: usize, detail_from: usize) -> Result<Simulated, (usize,
     Err((done, format!("{error}\n  {shown}")))
 }
 
-struct Simulation {
-    world: World,
+impl AddAssign for Simulated {
+    fn add_assign(&mut self, other: Self) {
+        self.trace ^= other.trace;
+        self.committed += other.committed;
+        self.elections += other.elections;
+        self.crashes += other.crashes;
+        self.restored += other.restored;
+        self.changes += other.changes;
+        self.answered += other.answered;
+        self.reads += other.reads;
+        self.torn_installs += other.torn_installs;
+        self.equal += other.equal;
+        self.behind += other.behind;
+    }
+}
+
+fn step_seed(seed: u64, step: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, step).hash(&mut hasher);
+    hasher.finish()
+}
+
+pub(super) struct Simulation {
+    pub(super) world: World,
     rng: Rng,
     hasher: DefaultHasher,
     result: Simulated,
@@ -98,23 +141,31 @@ struct Simulation {
     next_word: u64,
     /// Ids that were ever given to a member.
     used: u64,
+    /// How seldom a node leaves lying what it has to do, so that much happens in some runs, and much at once in others.
+    haste: u8,
 }
 
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut world = World::new(seed);
+        let (election_ticks, pre_vote) = (rng.u32(5..=8), rng.u8(..4) > 0);
+        let with_twins = seed.is_multiple_of(3);
+        if with_twins {
+            world.twins = Twins::new(election_ticks as usize, pre_vote);
+        }
         world.config = Config::new()
-            .election_ticks(rng.u32(5..=8))
-            .pre_vote(rng.u8(..4) > 0)
-            .check_quorum(rng.u8(..4) > 0)
+            .election_ticks(election_ticks)
+            .pre_vote(pre_vote)
+            // It would let a follower's time decide which votes it gives, and a twin has no time of its own.
+            .check_quorum(rng.u8(..4) > 0 && !with_twins)
             .max_inflight_msgs(rng.usize(1..=8))
             .max_size_per_msg(1 << rng.u32(5..=12))
             .max_inflight_bytes(1 << rng.u32(12..=14))
             .max_apply_bytes(1 << rng.u32(5..=12))
             .max_uncommitted_bytes(1 << 12);
         let founders: Vec<u64> = (1..=rng.u64(1..=5)).collect();
-        let used = founders.len() as u64;
+        let (used, haste) = (founders.len() as u64, rng.u8(1..=3));
         let mut simulation = Self {
             world,
             rng,
@@ -123,6 +174,7 @@ impl Simulation {
             recent: Vec::new(),
             next_word: 0,
             used,
+            haste,
         };
         if let Err(error) = simulation.world.found(&founders) {
             simulation.world.witness.violation(error);
@@ -130,12 +182,12 @@ impl Simulation {
         simulation
     }
 
-    fn note(&mut self, what: String) {
+    pub(super) fn note(&mut self, what: String) {
         self.world.trace.lines.push(format!("-- {what}"));
     }
 
     /// Takes what was printed.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         for line in self.world.trace.lines.drain(..) {
             line.hash(&mut self.hasher);
             let counts: [(&str, &mut u64); 5] = [
@@ -155,7 +207,7 @@ impl Simulation {
         }
     }
 
-    fn check(&mut self) -> Result<(), String> {
+    pub(super) fn check(&mut self) -> Result<(), String> {
         self.drain();
         let violations = self.world.witness.take_violations();
         if !violations.is_empty() {
@@ -175,7 +227,12 @@ impl Simulation {
         self.rng.choice(running)
     }
 
-    fn leader(&self) -> Option<u64> {
+    /// The leader, more often than not: it is from its log that others go on, or from its snapshot.
+    fn leader_or_some(&mut self) -> Option<u64> {
+        self.leader().filter(|_| self.rng.bool()).or_else(|| self.some_running())
+    }
+
+    pub(super) fn leader(&self) -> Option<u64> {
         let leads = |id: &u64| {
             self.world.life(*id).is_some_and(|life| {
                 life.core.is_driven() && life.core.vitals().role == Role::Leader
@@ -189,7 +246,7 @@ impl Simulation {
         match self.rng.u32(..1000) {
             0..180 => {
                 if let Some(id) = self.some_running() {
-                    self.world.act(id, Core::handle_tick);
+                    self.tick(id);
                 }
             }
             180..520 => self.deliver(),
@@ -217,15 +274,15 @@ impl Simulation {
                 }
             }
             800..870 => self.propose(),
-            870..890 => {
+            870..885 => {
                 if let Some(id) = self.some_running() {
                     self.world.step(id, |node, around| node.read(around));
                 }
             }
-            890..905 => self.lose(),
-            905..915 => self.duplicate(),
-            915..927 => {
-                if let Some(id) = self.some_running() {
+            885..895 => self.lose(),
+            895..902 => self.duplicate(),
+            902..917 => {
+                if let Some(id) = self.leader_or_some() {
                     self.note(format!("snapshot {id}"));
                     if let Some(Err(error)) =
                         self.world.step(id, |node, around| node.snapshot(around))
@@ -234,8 +291,8 @@ impl Simulation {
                     }
                 }
             }
-            927..940 => self.compact(),
-            940..955 => self.change(),
+            917..935 => self.compact(),
+            935..955 => self.change(),
             955..962 => self.crash(),
             962..985 => self.start(),
             985..989 => self.cut(),
@@ -247,13 +304,12 @@ impl Simulation {
                 if let (Some(leader), Some(to)) = (self.leader(), self.some_running()) {
                     self.note(format!("transfer {leader} {to}"));
                     // Refused unless `to` votes.
-                    self.world.act(leader, |core| drop(core.handle_transfer(to)));
+                    self.world.step(leader, |node, around| drop(node.transfer(to, around)));
                 }
             }
             996..998 => {
                 if let Some(id) = self.some_running() {
-                    self.note(format!("campaign {id}"));
-                    self.world.act(id, Core::handle_campaign);
+                    self.campaign(id);
                 }
             }
             998 => {
@@ -262,12 +318,29 @@ impl Simulation {
                 }
             }
             _ => {
-                if let Some(id) = self.some_running() {
+                // A twin's disk never stalls.
+                if !self.world.twins.are_on()
+                    && let Some(id) = self.some_running()
+                {
                     let stalled = self.rng.bool();
                     self.world.act(id, |core| core.handle_write_stall(stalled));
                 }
             }
         }
+    }
+
+    /// With twins elections do not come by themselves.
+    fn tick(&mut self, id: u64) {
+        let leads = self.world.life(id).is_some_and(|life| life.core.vitals().role == Role::Leader);
+        if self.world.twins.are_on() && !leads && self.rng.u8(..24) == 0 {
+            return self.campaign(id);
+        }
+        self.world.step(id, Node::tick);
+    }
+
+    pub(super) fn campaign(&mut self, id: u64) {
+        self.note(format!("campaign {id}"));
+        self.world.step(id, Node::campaign);
     }
 
     fn deliver(&mut self) {
@@ -278,6 +351,10 @@ impl Simulation {
         }
         for _ in 0..self.rng.usize(1..=4) {
             self.world.deliver(link, None);
+        }
+        if self.rng.u8(..self.haste) > 0 {
+            // What came is written, applied and answered at once.
+            self.world.work_on(link.1);
         }
     }
 
@@ -308,7 +385,7 @@ impl Simulation {
     }
 
     fn compact(&mut self) {
-        let Some(id) = self.some_running() else { return };
+        let Some(id) = self.leader_or_some() else { return };
         let kept = self.rng.u64(..4);
         // As the node thread does: never beyond a durable mark.
         let state = self.world.nodes.get(&id).and_then(|node| node.store.state().ok());
@@ -321,12 +398,22 @@ impl Simulation {
         }
     }
 
+    /// One loses power, or several at once; gladly one that is installing a snapshot.
     fn crash(&mut self) {
-        let Some(id) = self.some_running() else { return };
-        let kept = self.rng.usize(..4);
-        self.note(format!("crash {id} keep {kept}"));
-        self.world.crash(id, kept);
-        self.result.crashes += 1;
+        let mut running = self.world.running();
+        self.rng.shuffle(&mut running);
+        let installs = |world: &World, id| world.life(id).is_some_and(Life::installs);
+        if self.rng.bool() {
+            running.sort_by_key(|id| !installs(&self.world, *id));
+        }
+        let count = if self.rng.u8(..4) == 0 { self.rng.usize(1..=MAX_ID as usize) } else { 1 };
+        for id in running.into_iter().take(count) {
+            let kept = self.rng.usize(..4);
+            self.note(format!("crash {id} keep {kept}"));
+            self.result.torn_installs += u64::from(installs(&self.world, id));
+            self.world.crash(id, kept);
+            self.result.crashes += 1;
+        }
     }
 
     /// Starts one that is down, or one that was added and has never run.
@@ -346,7 +433,7 @@ impl Simulation {
     }
 
     /// Starts a member that `via` knows and that has never run.
-    fn join_missing(&mut self, via: u64) -> bool {
+    pub(super) fn join_missing(&mut self, via: u64) -> bool {
         let Some(life) = self.world.life(via) else { return false };
         let members = life.core.cluster().members();
         let missing = members.map(|member| member.id).find(|id| !self.world.nodes.contains_key(id));
@@ -419,59 +506,5 @@ impl Simulation {
             5 if voters.len() > 2 => self.rng.choice(voters).map(Change::Remove),
             _ => None,
         }
-    }
-
-    /// Everything heals: somebody leads, everybody has the same, and nobody waits for a read.
-    fn converge(&mut self) -> Result<(), String> {
-        self.note("everything heals".into());
-        self.world.net.heal(None);
-        for id in self.world.running() {
-            self.world.act(id, |core| core.handle_write_stall(false));
-        }
-        let mut proposed = false;
-        for _ in 0..200 {
-            let down: Vec<u64> = self
-                .world
-                .nodes
-                .values()
-                .filter(|node| node.life.is_none())
-                .map(|node| node.id)
-                .collect();
-            for id in down {
-                self.world.start(id, &Boot::Restart);
-            }
-            self.world.run(1);
-            self.check()?;
-            let Some(leader) = self.leader() else { continue };
-            if self.join_missing(leader) {
-                continue;
-            }
-            if !proposed {
-                proposed = true;
-                self.world.step(leader, |node, around| node.propose(&["last"], around));
-                continue;
-            }
-            if self.is_converged(leader) {
-                return Ok(());
-            }
-        }
-        for id in self.world.running() {
-            self.world.show_status(id);
-            self.world.show_held(id);
-        }
-        self.drain();
-        Err("everything healed, and they do not come to the same state".into())
-    }
-
-    fn is_converged(&self, leader: u64) -> bool {
-        let Some(leading) = self.world.life(leader) else { return false };
-        let log = leading.log.last();
-        leading.core.configuration().ids().iter().all(|id| {
-            self.world.life(*id).is_some_and(|life| {
-                life.machine.applied.1 == log
-                    && life.machine.digest == leading.machine.digest
-                    && life.unread() == 0
-            })
-        })
     }
 }

@@ -1,11 +1,11 @@
 //! Carries out commands, and says what came of them.
 
 use oarlock_raftnode::bootstrap::Boot;
-use oarlock_raftnode::core::Core;
 use oarlock_raftnode::{Config, SnapshotStore};
 
 use super::command::{Command, Links, Who};
 use super::net::Link;
+use super::node::Node;
 use super::world::World;
 
 /// A conversation between nodes, one command at a time.
@@ -70,7 +70,7 @@ impl Script {
             Command::Tick { who, ticks } => {
                 for id in self.who(who) {
                     for _ in 0..ticks {
-                        self.world.act(id, Core::handle_tick);
+                        self.world.step(id, Node::tick);
                     }
                 }
             }
@@ -86,11 +86,12 @@ impl Script {
                 let term = world.life(id).map_or(0, |life| life.core.vitals().term);
                 world.trace.say(id, format!("leads term {term}"));
             }
-            Command::Campaign(id) => world.act(id, Core::handle_campaign),
+            Command::Campaign(id) => {
+                world.step(id, Node::campaign);
+            }
             Command::Transfer { from, to } => {
-                let mut refused = None;
-                world.act(from, |core| refused = core.handle_transfer(to).err());
-                if let Some(error) = refused {
+                let begun = world.step(from, |node, around| node.transfer(to, around));
+                if let Some(Err(error)) = begun {
                     world.trace.say(from, format!("does not transfer: {error}"));
                 }
             }

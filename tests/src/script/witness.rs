@@ -8,6 +8,7 @@ use oarlock_raftnode::membership::{ChangeEntry, Cluster, Configuration, Proposal
 use oarlock_raftnode::raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
 use oarlock_raftnode::{AttributeUpdate, LogReader, LogStore, MemStore, Payload, Role, convert};
 
+use super::life::Life;
 use super::node::{Node, Shadow};
 
 /// Sees everything, forgets nothing, and complains.
@@ -15,6 +16,8 @@ use super::node::{Node, Shadow};
 pub(super) struct Witness {
     /// Who led a term.
     leaders: BTreeMap<u64, u64>,
+    /// For whom a node (first) voted in a term (second), as far as others heard of it.
+    votes: BTreeMap<(u64, u64), u64>,
     /// What left a node or reached a disk, by index and term: the term before it, and a hash of what it is.
     seen: BTreeMap<(u64, u64), (Option<u64>, u64)>,
     /// What is committed, from index 1.
@@ -95,6 +98,11 @@ impl Witness {
         self.ledger.len() as u64
     }
 
+    /// The term of a committed entry.
+    pub(super) fn committed_term(&self, index: u64) -> Option<u64> {
+        self.ledger.get(index as usize - 1).map(|entry| entry.term)
+    }
+
     /// A cluster begins, with what its founders have committed.
     pub(super) fn found(&mut self, cluster: Cluster, founding: Vec<Entry>) {
         self.fold = vec![(0, cluster, Configuration::default())];
@@ -128,6 +136,7 @@ impl Witness {
         beginning.1.set_id(cluster_id);
         self.fold = vec![beginning];
         self.leaders.clear();
+        self.votes.clear();
         self.states.retain(|index, _| *index <= common);
         self.applied = self.applied.min(common);
         for entry in old.into_iter().take(first as usize - 1).chain(log.iter().cloned()) {
@@ -214,15 +223,41 @@ impl Witness {
                 });
             }
             MessageType::MsgRequestVote => {
+                self.votes(id, message.term, id);
                 self.expect(durable.term > message.term || durable.vote == id, || {
                     format!("{id} says \"{text}\" and has not voted for itself on disk (O7)")
                 });
             }
             MessageType::MsgRequestVoteResponse if !message.reject => {
+                self.votes(id, message.term, message.to);
                 let voted = durable.vote == message.to || durable.term > message.term;
                 self.expect(voted, || format!("{id} says \"{text}\" and its disk does not (O7)"));
             }
             _ => {}
+        }
+    }
+
+    /// Nobody votes twice in a term, in however many lives.
+    fn votes(&mut self, id: u64, term: u64, for_whom: u64) {
+        let first = *self.votes.entry((id, term)).or_insert(for_whom);
+        self.expect(first == for_whom, || {
+            format!("{id} votes for {first} and for {for_whom} in term {term} (O27)")
+        });
+    }
+
+    /// What a leader takes a follower to hold is on the follower's disk, unless a later leader overwrote it.
+    fn matched(&mut self, nodes: &BTreeMap<u64, Node>, id: u64, life: &Life) {
+        let term = life.core.vitals().term;
+        for (peer, matched) in life.core.matched_peers() {
+            let Some(node) = nodes.get(&peer) else { continue };
+            let Ok(state) = node.store.state() else { continue };
+            if node.wiped || state.hard_state.term > term || matched < state.first_index {
+                continue;
+            }
+            let (held, known) = (node.store.term(matched).ok(), life.log.term(matched));
+            self.expect(known.is_none() || held == known, || {
+                format!("{id} takes {peer} to hold {known:?}/{matched}, its disk has {held:?} (O7)")
+            });
         }
     }
 
@@ -311,6 +346,7 @@ impl Witness {
             if !life.led {
                 self.leads(id, vitals.term, &life.log);
             }
+            self.matched(nodes, id, life);
         }
         let known = self.committed();
         // What a snapshot covers that waits to be installed is committed, and the log still is as before.

@@ -11,6 +11,7 @@ use super::life::Life;
 use super::net::{Link, Net};
 use super::node::{Around, Node};
 use super::trace::Trace;
+use super::twin::Twins;
 use super::witness::Witness;
 
 const CLUSTER: u64 = 0xc1;
@@ -22,6 +23,7 @@ pub(super) struct World {
     pub(super) nodes: BTreeMap<u64, Node>,
     pub(super) net: Net,
     pub(super) witness: Witness,
+    pub(super) twins: Twins,
     pub(super) trace: Trace,
     pub(super) config: Config,
     pub(super) seed: u64,
@@ -39,6 +41,7 @@ impl World {
             nodes: BTreeMap::new(),
             net: Net::default(),
             witness: Witness::default(),
+            twins: Twins::default(),
             trace: Trace::default(),
             config: Config::new(),
             seed,
@@ -52,9 +55,14 @@ impl World {
         id: u64,
         act: impl FnOnce(&mut Node, &mut Around<'_>) -> T,
     ) -> Option<T> {
-        let Self { nodes, net, witness, trace, .. } = self;
+        let Self { nodes, net, witness, twins, trace, .. } = self;
         let node = nodes.get_mut(&id)?;
-        let result = act(node, &mut Around { net, witness, trace });
+        let result = act(node, &mut Around { net, witness, twins, trace });
+        if let Some(life) = &node.life
+            && let Err(difference) = twins.compare(id, life)
+        {
+            witness.violation(difference);
+        }
         witness.observe(nodes, id);
         while let Some((from, to)) = self.net.lost_snapshots.pop() {
             self.snapshot_sent(from, to, false);
@@ -144,6 +152,7 @@ impl World {
     pub(super) fn crash(&mut self, id: u64, kept: usize) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.crash(kept);
+            self.twins.died(id);
         }
     }
 
@@ -168,7 +177,7 @@ impl World {
             last = applied.or(last);
         }
         if let Some(index) = last {
-            self.act(id, |core| core.handle_applied(index));
+            self.step(id, |node, around| node.applied(index, around));
         }
     }
 
@@ -220,7 +229,7 @@ impl World {
     pub(super) fn run(&mut self, rounds: usize) {
         for _ in 0..rounds {
             for id in self.running() {
-                self.act(id, Core::handle_tick);
+                self.step(id, Node::tick);
             }
             self.settle();
         }
@@ -247,14 +256,12 @@ impl World {
             let knows_leader =
                 |other: &u64| self.life(*other).is_some_and(|life| life.core.vitals().leader != 0);
             if let Some(leader) = leader {
-                self.act(leader, |core| {
-                    let _ = core.handle_transfer(id); // tried again in the next round
-                });
+                self.step(leader, |node, around| drop(node.transfer(id, around))); // tried again in the next round
             } else if round == 0 && !reachable.iter().any(knows_leader) {
-                self.act(id, Core::handle_campaign);
+                self.step(id, Node::campaign);
             } else {
                 for other in &reachable {
-                    self.act(*other, Core::handle_tick);
+                    self.step(*other, Node::tick);
                 }
             }
             self.settle();

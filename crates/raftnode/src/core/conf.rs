@@ -6,9 +6,7 @@ use std::sync::Arc;
 use oarlock_membership::{
     ChangeEntry, ChangeError, Cluster, Configuration, ProposalId, record::ConfChangeTransition,
 };
-use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeTransition as RaftTransition, ConfChangeType, ConfChangeV2, Entry,
-};
+use raft::eraftpb::Entry;
 
 use super::{Core, Event, MembersApplied};
 use crate::convert;
@@ -73,7 +71,7 @@ impl Core {
         cluster.apply_entry(&self.configuration, change)?;
         let conf_state = self
             .raw
-            .apply_conf_change(&raft_change(change))
+            .apply_conf_change(&convert::conf_change(change))
             .map_err(|error| ChangeMembersError::RefusedByRaft(error.to_string()))?;
         let record = convert::conf_state_to_record(&conf_state);
         self.configuration =
@@ -209,27 +207,6 @@ pub(super) fn gone(own: u64, cluster: &Cluster, configuration: &Configuration) -
         return BTreeSet::new();
     }
     cluster.removed().iter().copied().filter(|id| !configuration.contains(*id)).collect()
-}
-
-fn raft_change(change: &ChangeEntry) -> ConfChangeV2 {
-    let record = change.to_v2();
-    let steps = record.changes.iter().map(|step| {
-        let mut single = ConfChangeSingle { node_id: step.node_id, ..ConfChangeSingle::default() };
-        single.set_change_type(match step.change_type {
-            1 => ConfChangeType::RemoveNode,
-            2 => ConfChangeType::AddLearnerNode,
-            _ => ConfChangeType::AddNode, // 0: `ChangeEntry` holds no others
-        });
-        single
-    });
-    let mut raft = ConfChangeV2::default();
-    raft.set_changes(steps.collect::<Vec<_>>().into());
-    raft.set_transition(match change.transition {
-        ConfChangeTransition::Auto => RaftTransition::Auto,
-        ConfChangeTransition::Implicit => RaftTransition::Implicit,
-        ConfChangeTransition::Explicit => RaftTransition::Explicit,
-    });
-    raft
 }
 
 #[cfg(test)]

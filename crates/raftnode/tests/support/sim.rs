@@ -51,17 +51,8 @@ pub(crate) struct SimNode {
     pub(crate) roles: Vec<(u64, Role)>,
     pub(crate) quarantined: bool,
     pub(crate) removed: bool,
-    /// Every entry that was handed over to be written, in order.
-    pub(crate) appended: Vec<Entry>,
     /// Messages that left before the write of their own Ready was durable.
     pub(crate) early: Vec<Message>,
-}
-
-impl SimNode {
-    /// Whether everything is written, synced and reported.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.writes.is_empty()
-    }
 }
 
 /// Cores, disks, and a network that delivers nothing by itself.
@@ -74,7 +65,7 @@ pub(crate) struct Sim {
     pub(crate) cut: Vec<u64>,
     /// Every entry that was ever applied anywhere, by index: none may change (no divergence, nothing lost).
     pub(crate) history: BTreeMap<u64, (u64, Vec<u8>)>,
-    pub(crate) snapshot_catchup: u64,
+    snapshot_catchup: u64,
 }
 
 pub(crate) fn founders(count: u64) -> Cluster {
@@ -148,7 +139,6 @@ impl Sim {
             roles: Vec::new(),
             quarantined: false,
             removed: false,
-            appended: Vec::new(),
             early: Vec::new(),
             core,
             store,
@@ -191,7 +181,6 @@ impl Sim {
             node.reads.extend(reads.tokens.iter().map(|token| (*token, reads.index)));
         }
         node.early.extend(now.messages.iter().cloned());
-        node.appended.extend(persist.entries.iter().cloned());
         node.held.hold(after_persist);
         if !apply.entries.is_empty() {
             node.jobs.push_back(Job::Entries(apply.entries));

@@ -1,0 +1,102 @@
+//! The end of a random schedule: everything works from now on, and everybody must come to the same state.
+
+use oarlock_raftnode::Role;
+use oarlock_raftnode::bootstrap::Boot;
+
+use super::random::Simulation;
+
+impl Simulation {
+    /// Everything heals: somebody leads, everybody has the same, and nobody waits for a read.
+    pub(super) fn converge(&mut self) -> Result<(), String> {
+        self.note("everything heals".into());
+        self.world.net.heal(None);
+        for id in self.world.running() {
+            self.world.act(id, |core| core.handle_write_stall(false));
+        }
+        let mut proposed = false;
+        for _ in 0..200 {
+            let down: Vec<u64> = self
+                .world
+                .nodes
+                .values()
+                .filter(|node| node.life.is_none())
+                .map(|node| node.id)
+                .collect();
+            for id in down {
+                self.world.start(id, &Boot::Restart);
+            }
+            self.world.run(1);
+            self.check()?;
+            let Some(leader) = self.leader().filter(|id| self.knows_newest_term(*id)) else {
+                if self.world.twins.are_on() {
+                    self.elect();
+                }
+                continue;
+            };
+            if self.join_missing(leader) {
+                continue;
+            }
+            if !proposed {
+                proposed = true;
+                self.world.step(leader, |node, around| node.propose(&["last"], around));
+                continue;
+            }
+            if self.is_converged(leader) {
+                return self.twins_agree();
+            }
+        }
+        for id in self.world.running() {
+            self.world.show_status(id);
+            self.world.show_held(id);
+        }
+        self.drain();
+        Err("everything healed, and they do not come to the same state".into())
+    }
+
+    fn knows_newest_term(&self, id: u64) -> bool {
+        let term = |id: u64| self.world.life(id).map_or(0, |life| life.core.vitals().term);
+        self.world.running().into_iter().all(|other| term(other) <= term(id))
+    }
+
+    /// With twins nobody campaigns unasked. The one with the most in its log can win, once it knows that it no longer
+    /// leads.
+    fn elect(&mut self) {
+        let best = self.world.running().into_iter().max_by_key(|id| {
+            self.world.life(*id).map(|life| {
+                let leads = life.core.vitals().role == Role::Leader;
+                let votes = life.core.configuration().voters().contains(id);
+                (votes, !leads, life.log.term(life.log.last()), life.log.last())
+            })
+        });
+        if let Some(best) = best {
+            self.campaign(best);
+        }
+    }
+
+    /// What a synchronous loop had committed is what there is.
+    fn twins_agree(&self) -> Result<(), String> {
+        let witness = &self.world.witness;
+        let differs =
+            |(_, index, term): &(u64, u64, u64)| witness.committed_term(*index) != Some(*term);
+        match self.world.twins.committed().find(differs) {
+            Some((id, index, term)) => Err(format!(
+                "beside {id} a synchronous loop committed {term}/{index}, and the cluster has {:?}",
+                witness.committed_term(index)
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn is_converged(&self, leader: u64) -> bool {
+        let Some(leading) = self.world.life(leader) else { return false };
+        let log = leading.log.last();
+        leading.core.configuration().ids().iter().all(|id| {
+            self.world.life(*id).is_some_and(|life| {
+                life.machine.applied.1 == log
+                    && life.machine.digest == leading.machine.digest
+                    // Without time nobody asks again whether a read was lost.
+                    && (life.unread() == 0 || self.world.twins.are_on())
+            })
+        })
+    }
+}
