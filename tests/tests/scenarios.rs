@@ -43,7 +43,7 @@ fn random_schedules_keep_every_promise() {
     // A simulation in which nothing happens proves nothing.
     let Simulated { committed, elections, crashes, restored, changes, reads, .. } = sum;
     let often = [committed, elections, crashes, restored, changes, reads, sum.equal, sum.behind];
-    let happened = often.iter().all(|count| *count >= seeds / 2) && sum.torn_installs >= seeds / 20;
+    let happened = often.iter().all(|count| *count >= seeds / 2) && sum.torn_installs >= seeds / 10;
     assert!(alone || happened, "too little happened: {sum:?}");
 }
 

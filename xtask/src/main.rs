@@ -32,7 +32,7 @@ usage: cargo xtask <task>
   crash-states [options]
                      the log after every crash there can be and with every damage, on a simulated disk
                      --states N   --stride N   --seed S   --replay STATE
-  planted [crate ...]
+  planted [crate ...] [bug ...]
                      bugs planted on purpose: each must be caught by its named test
   fuzz [target ...] [--seconds N]
                      libFuzzer on the log, its frames and snapshot files

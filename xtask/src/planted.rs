@@ -1,4 +1,4 @@
-//! `cargo xtask planted [crate ...]`: bugs planted on purpose, each of which its named test must catch.
+//! `cargo xtask planted [crate ...] [bug ...]`: bugs planted on purpose, each of which its named test must catch.
 //!
 //! A crate plants a bug with `if planted("name")`, which is false when it is compiled like any other crate. Built with
 //! `--cfg oarlock_planted` it is true in a process whose `OARLOCK_PLANTED` is that name. `crates/X/planted.txt` lists
@@ -49,17 +49,21 @@ struct Target {
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let root = sh::root();
     let lists = lists(&root)?;
-    let wanted: Vec<&String> =
-        if args.is_empty() { lists.keys().collect() } else { args.iter().collect() };
+    let (crates, names): (Vec<&String>, Vec<&String>) =
+        args.iter().partition(|arg| lists.contains_key(*arg));
     let mut bugs = Vec::new();
-    for name in wanted {
-        let list = lists.get(name).ok_or_else(|| {
-            format!("no crates/{name}/planted.txt; there is one for: {}", keys(&lists))
-        })?;
+    for (name, list) in &lists {
+        if !crates.is_empty() && !crates.contains(&name) {
+            continue;
+        }
         let found = parse(&format!("oarlock-{name}"), list)?;
         agree(&found, &root.join("crates").join(name).join("src"))?;
         bugs.extend(found);
     }
+    if let Some(name) = names.iter().find(|name| bugs.iter().all(|bug| bug.name != ***name)) {
+        return Err(format!("{name} is neither a bug nor a crate with bugs: {}", keys(&lists)));
+    }
+    bugs.retain(|bug| names.is_empty() || names.contains(&&bug.name));
     let mut programs = BTreeMap::new();
     for bug in &bugs {
         if !programs.contains_key(&bug.target) {

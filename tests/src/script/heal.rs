@@ -1,5 +1,7 @@
 //! The end of a random schedule: everything works from now on, and everybody must come to the same state.
 
+use std::cmp::Reverse;
+
 use oarlock_raftnode::Role;
 use oarlock_raftnode::bootstrap::Boot;
 
@@ -14,7 +16,7 @@ impl Simulation {
             self.world.act(id, |core| core.handle_write_stall(false));
         }
         let mut proposed = false;
-        for _ in 0..200 {
+        for round in 0..200 {
             let down: Vec<u64> = self
                 .world
                 .nodes
@@ -29,7 +31,7 @@ impl Simulation {
             self.check()?;
             let Some(leader) = self.leader().filter(|id| self.knows_newest_term(*id)) else {
                 if self.world.twins.are_on() {
-                    self.elect();
+                    self.elect(round);
                 }
                 continue;
             };
@@ -53,23 +55,29 @@ impl Simulation {
         Err("everything healed, and they do not come to the same state".into())
     }
 
-    fn knows_newest_term(&self, id: u64) -> bool {
-        let term = |id: u64| self.world.life(id).map_or(0, |life| life.core.vitals().term);
-        self.world.running().into_iter().all(|other| term(other) <= term(id))
+    /// Whether no member has been told of a later term than the leader's. Of those who were removed one may have.
+    fn knows_newest_term(&self, leader: u64) -> bool {
+        let Some(leading) = self.world.life(leader) else { return false };
+        let newest = leading.core.vitals().term;
+        let members = leading.core.configuration().ids();
+        let knows =
+            |id: &u64| self.world.life(*id).is_none_or(|life| life.core.vitals().term <= newest);
+        members.iter().all(knows)
     }
 
-    /// With twins nobody campaigns unasked. The one with the most in its log can win, once it knows that it no longer
-    /// leads.
-    fn elect(&mut self) {
-        let best = self.world.running().into_iter().max_by_key(|id| {
+    /// With twins nobody campaigns unasked. Those with the most in their log can win, once they know that they no longer
+    /// lead; but one of them may have been removed, and not know it.
+    fn elect(&mut self, round: usize) {
+        let mut running = self.world.running();
+        running.sort_by_key(|id| {
             self.world.life(*id).map(|life| {
                 let leads = life.core.vitals().role == Role::Leader;
                 let votes = life.core.configuration().voters().contains(id);
-                (votes, !leads, life.log.term(life.log.last()), life.log.last())
+                Reverse((votes, !leads, life.log.term(life.log.last()), life.log.last()))
             })
         });
-        if let Some(best) = best {
-            self.campaign(best);
+        if let Some(id) = running.get(round % running.len().max(1)) {
+            self.campaign(*id);
         }
     }
 

@@ -352,7 +352,11 @@ impl Simulation {
         for _ in 0..self.rng.usize(1..=4) {
             self.world.deliver(link, None);
         }
-        if self.rng.u8(..self.haste) > 0 {
+        if self.installs(link.1) && self.rng.u8(..4) == 0 {
+            let synced = self.rng.usize(..=2);
+            self.world.step(link.1, |node, around| node.sync(synced, around));
+            self.cut_power(link.1);
+        } else if self.rng.u8(..self.haste) > 0 {
             // What came is written, applied and answered at once.
             self.world.work_on(link.1);
         }
@@ -398,22 +402,24 @@ impl Simulation {
         }
     }
 
-    /// One loses power, or several at once; gladly one that is installing a snapshot.
+    /// One loses power, or several at once.
     fn crash(&mut self) {
         let mut running = self.world.running();
         self.rng.shuffle(&mut running);
-        let installs = |world: &World, id| world.life(id).is_some_and(Life::installs);
-        if self.rng.bool() {
-            running.sort_by_key(|id| !installs(&self.world, *id));
-        }
         let count = if self.rng.u8(..4) == 0 { self.rng.usize(1..=MAX_ID as usize) } else { 1 };
-        for id in running.into_iter().take(count) {
-            let kept = self.rng.usize(..4);
-            self.note(format!("crash {id} keep {kept}"));
-            self.result.torn_installs += u64::from(installs(&self.world, id));
-            self.world.crash(id, kept);
-            self.result.crashes += 1;
-        }
+        running.into_iter().take(count).for_each(|id| self.cut_power(id));
+    }
+
+    fn cut_power(&mut self, id: u64) {
+        let kept = self.rng.usize(..4);
+        self.note(format!("crash {id} keep {kept}"));
+        self.result.torn_installs += u64::from(self.installs(id));
+        self.world.crash(id, kept);
+        self.result.crashes += 1;
+    }
+
+    fn installs(&self, id: u64) -> bool {
+        self.world.life(id).is_some_and(Life::installs)
     }
 
     /// Starts one that is down, or one that was added and has never run.
