@@ -236,11 +236,10 @@ impl Config {
         self
     }
 
-    /// Bytes handed to the apply thread and not applied yet, beyond which proposals get `Busy`, appends of the leader are
-    /// left for it to repeat, and what is committed stays in the log: memory holds this and one batch of
-    /// [`max_apply_bytes`](Self::max_apply_bytes), however long the log is that a member starts with; an election takes no
-    /// more, though raft-rs asks for all that is not applied. Defaults to 64 MiB. etcd counts 5000 entries instead, whatever
-    /// their size.
+    /// Bytes that may be with the apply thread and not applied yet. Beyond it, proposals get `Busy`, appends of the leader are
+    /// left for it to repeat, and what is committed stays in the log until there is room. So memory holds this and one batch of
+    /// [`max_apply_bytes`](Self::max_apply_bytes), however long the log is that a member starts with. Defaults to 64 MiB. etcd
+    /// counts 5000 entries instead, whatever their size.
     pub const fn max_apply_backlog(mut self, bytes: u64) -> Self {
         self.max_apply_backlog = bytes;
         self

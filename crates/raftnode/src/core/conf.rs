@@ -28,7 +28,8 @@ struct Answer {
     index: u64,
     id: ProposalId,
     result: Result<Arc<Cluster>, ChangeMembersError>,
-    /// Its proposer leaves the joint configuration itself, and has to know when.
+    /// It is answered although the configuration may still be joint: its proposer is who leaves that, and has to know when
+    /// it can; or it changes no configuration.
     may_be_joint: bool,
 }
 
@@ -37,6 +38,7 @@ impl Core {
     ///
     /// Everything before it is applied; go on with what this returns. A refused change is not given to raft-rs at all:
     /// it is as if it had not been proposed.
+    #[must_use = "the apply loop goes on with it"]
     pub fn handle_change_committed(&mut self, entry: &Entry) -> MembersApplied {
         self.changes.applied = entry.index;
         let view = convert::entry_view(entry);
@@ -81,6 +83,7 @@ impl Core {
     }
 
     /// The apply thread has come to an entry that changes what is known of a member.
+    #[must_use = "the apply loop goes on with it"]
     pub fn handle_attributes_committed(
         &mut self,
         index: u64,

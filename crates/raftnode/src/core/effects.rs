@@ -46,7 +46,7 @@ pub struct Now {
 /// term with the first part, the commit index never beyond what is there.
 ///
 /// Report it with [`Core::handle_persisted`](crate::core::Core::handle_persisted) when it is durable, and everything
-/// before it; if `must_sync` is false, when it is written. A part with nothing in it still has to be reported.
+/// before it; if `must_sync` is false, when it is written. A stage with nothing to write still has to be reported.
 #[derive(Debug, Default)]
 pub struct Persist {
     /// Its place among all.
@@ -87,8 +87,8 @@ pub struct AfterPersist {
     pub number: u64,
     /// Everything that a follower or candidate says, and what a leader says whose term is not yet durable (O15).
     pub messages: Vec<Message>,
-    /// The messages also wait until this conf change has been applied (O7): votes are counted, and a slow member
-    /// might elect itself, by the configuration that it changes.
+    /// The messages also wait until this conf change has been applied (O7). They may be votes, or ask for votes, and a member
+    /// that is slow to apply would count by the configuration that the change replaced.
     pub await_change: Option<u64>,
     /// The state machine may begin to restore this snapshot: its mark is durable (O5).
     pub restore: Option<Restore>,

@@ -32,6 +32,7 @@ impl Held {
 
     /// The stages that are due, in order: acknowledged by [`Core::acknowledged`](super::Core::acknowledged), and the
     /// conf change they await applied ([`Core::change_applied`](super::Core::change_applied)).
+    #[must_use = "what is released is to be sent, or restored"]
     pub fn release(&mut self, acknowledged: u64, change_applied: u64) -> Vec<AfterPersist> {
         let due = self
             .stages

@@ -233,7 +233,9 @@ impl Core {
         Ok(self.raw.step(message)?)
     }
 
-    /// Before raft-rs may look for conf changes: it may have entries that the view has not seen.
+    /// To be called before anything that may make raft-rs count the conf changes still to be applied, which it does when it
+    /// campaigns and when a vote tells it of a commit. The view answers from a list of its own, and has to know whether raft-rs
+    /// holds entries beyond it.
     fn tell_view(&mut self) {
         let more = !self.raw.raft.raft_log.unstable.entries.is_empty();
         self.raw.mut_store().set_more(more);
@@ -366,6 +368,7 @@ impl Core {
     }
 
     /// What happened beside the effects.
+    #[must_use = "what it says does not come again"]
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some(wish) = self.raw.mut_store().take_snapshot_wish() {
             self.events.push_back(Event::SnapshotWanted(wish));

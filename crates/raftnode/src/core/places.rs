@@ -17,8 +17,8 @@ pub(super) struct Place {
 
 /// By index, each once. They come at the end and leave at the front, nearly always.
 ///
-/// Forgetting one does not look for it: deadlines pass by the hundred thousand at once, after a partition. What is
-/// forgotten stays where it is until as many again do not.
+/// Forgetting one only marks it, for deadlines pass by the hundred thousand at once, after a partition, and to look for each
+/// would take too long. What is marked is swept out together, when it has come to half of all.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     places: VecDeque<Place>,
@@ -26,7 +26,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Forgotten ones that may always stay.
+    /// So many may be marked before anything is swept out.
     const MANY: usize = 1024;
 
     pub(super) fn is_empty(&self) -> bool {

@@ -122,6 +122,7 @@ impl Core {
     ///
     /// Takes as long as the queue of waiting ones and `ids` together are, whatever was appended: deadlines pass by the
     /// hundred thousand at once.
+    #[must_use = "these are certain to have no effect, the others are not"]
     pub fn cancel(&mut self, ids: &[ProposalId]) -> Vec<ProposalId> {
         let p = &mut self.proposals;
         for id in ids {
@@ -331,8 +332,12 @@ impl Core {
         }
     }
 
-    /// One at a time: the next when the one before has been applied. One that is committed soon is waited for (etcd
-    /// #15528: a member that was told of its success must be able to ask for the next); else the proposer decides.
+    /// One at a time: the next when the one before has been applied.
+    ///
+    /// While the one before is committed and only has to be applied, the next waits here: whoever was told that a change
+    /// succeeded must be able to ask for another at once (etcd #15528). So it does until a new leader has committed in its
+    /// term, because until then raft-rs takes one to be pending. Behind one that is not committed, which may take for ever, it
+    /// is refused.
     fn append_changes(&mut self) {
         while !self.proposals.changes.is_empty() {
             match self.may_append() {

@@ -60,7 +60,8 @@ impl Node {
         }
     }
 
-    /// Some of those that are late; the others at once after what else there is to do, which waits for nothing (O12).
+    /// Ends proposals whose deadline has passed, a bounded number at a time: the rest follow in the next turn of the loop, so
+    /// that no tick waits for them (O12).
     fn expire_proposals(&mut self, now: Instant) {
         self.waiters.give_late(now); // before it is too late for them
         let expired = self.waiters.expired(now);

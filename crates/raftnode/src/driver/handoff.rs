@@ -164,6 +164,7 @@ impl From<NodeError> for End {
 
 impl<R: Send + 'static> ApplyQueue<R> {
     /// Waits for the next piece of work; `None` when the node has ended, for whatever reason.
+    #[must_use = "what is handed over has to be applied"]
     pub fn recv(&mut self) -> Option<Apply<'_, R>> {
         self.close();
         while !self.ended {
@@ -175,6 +176,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
     }
 
     /// As [`recv`](Self::recv), but waits for at most `timeout`: then it gives an [`Apply`] without steps.
+    #[must_use = "what is handed over has to be applied"]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Apply<'_, R>> {
         let deadline = after(timeout);
         self.close();

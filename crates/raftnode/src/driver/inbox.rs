@@ -16,11 +16,11 @@ use super::events::{Control, Data};
 const MAX_MESSAGES: usize = 4096;
 /// Bytes of peers' messages that may wait.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
-/// What follows within this time comes in quick succession.
+/// What arrives within this time of the one before is part of the same burst.
 const SOON: Duration = Duration::from_micros(3);
-/// So long is waited for more of it, at most.
+/// A burst is waited for no longer than this, however long it goes on.
 const LINGER: Duration = Duration::from_micros(150);
-/// So much at once is enough.
+/// A burst of this many is taken without waiting for more.
 const ENOUGH: usize = 384;
 
 #[derive(Debug)]

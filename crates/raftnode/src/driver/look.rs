@@ -1,4 +1,4 @@
-//! Looking for work before going to sleep.
+//! Looking for work before going to sleep (a bounded spin).
 
 use std::time::{Duration, Instant};
 

@@ -321,8 +321,8 @@ impl Node {
                 apply::reply(&reply, members);
             }
             Control::SnapshotTaken { mark, announcement } => {
-                // One from before a snapshot that was installed meanwhile covers nothing that is still there; and of two
-                // that were written one after the other the second may be reported first.
+                // Not if the log begins later by now, because a leader's snapshot was installed meanwhile; nor if a newer one
+                // has been marked: reports come from threads of their own, and may overtake each other.
                 if mark.index >= self.core.log_bounds().0 && mark.index > self.marked {
                     self.marked = mark.index;
                     self.submit(Job::Mark { mark, announcement })?;
@@ -488,8 +488,10 @@ impl Node {
         }
     }
 
-    /// Only a current member of our own cluster can tell us that we were removed (O19). Nobody need tell a leader: it
-    /// would have removed itself, or check-quorum ends its leadership soon. Without that nothing else would.
+    /// Only a current member of our own cluster can tell us that we were removed (O19).
+    ///
+    /// A leader does not listen. If it was removed while it led, it applied that itself; if while it was cut off, check-quorum
+    /// makes it a follower first. Without check-quorum it would lead in vain for ever, and so has to listen, too.
     fn on_refusal(&mut self, peer: u64, refusal: &Refusal) {
         if matches!(refusal, Refusal::Removed)
             && (self.core.vitals().role != Role::Leader || !self.shared.config.check_quorum)

@@ -7,7 +7,7 @@ use crate::planted::planted;
 use crate::waiter::Resolver;
 use crate::{Busy, ReadError, TransferError};
 
-/// How exactly deadlines of reads are kept.
+/// How often deadlines of reads are looked at: a read may end this much later than it asked to.
 const GRAIN: Duration = Duration::from_millis(50);
 
 /// Reads, from the request until this node has applied their index (O24).

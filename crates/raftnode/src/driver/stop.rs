@@ -1,4 +1,4 @@
-//! How a node ends: in order, and within bounds (O14).
+//! How a node ends: in order, and within bounds (O14). [`Node::finish`] is the order.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;

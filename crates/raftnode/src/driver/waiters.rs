@@ -16,7 +16,7 @@ use crate::{Applied, Busy, ChangeMembersError, ProposeError, Unknown};
 /// Deadlines of proposals that were answered long ago may be as many as those that wait, and this many more.
 const STALE_DEADLINES: usize = 1024;
 
-/// How long answers are left to whoever holds them back.
+/// Answers that the apply thread has held back for longer than this, the node thread gives in its stead.
 const LATE: Duration = Duration::from_millis(1);
 
 /// Deadlines that are looked at in one go: many may pass at once, and the node has other things to do.

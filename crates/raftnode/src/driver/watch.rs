@@ -18,7 +18,7 @@ use crate::Stalled;
 use crate::hex::Hex;
 use crate::planted::planted;
 
-/// How often one looks whose watch has no deadline to go by.
+/// How often a thread that watches looks, at least; and how often when there is no election timeout to go by.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A write under way on the node thread.

@@ -309,11 +309,13 @@ impl LogView {
         self.more = more;
     }
 
-    /// An answer for `[low, high)` from which raft-rs counts conf changes and takes nothing else, and which reads nothing.
+    /// An answer for `[low, high)` to raft-rs when it counts conf changes, which looks at nothing but the kinds of entries
+    /// and asks only whether there are any changes. It is made up from the list of changes, and reads nothing.
     ///
-    /// A shorter answer than it asked for is one that raft-rs takes as it is (`RaftLog::slice`), without a look at
-    /// entries of its own. So what lacks the others will do if there are changes in it; and if there are none, nothing at
-    /// all, unless raft-rs has entries of its own.
+    /// The changes alone are enough, if there are any. If there are none, an empty answer is, unless raft-rs has unstable
+    /// entries beyond `high`: those it looks at only after an answer of full length (`RaftLog::slice` takes a shorter one
+    /// for all there is). Then normal entries without data fill the answer; and where those would be too many, one made-up
+    /// change lets the election wait until raft-rs has handed its entries out.
     fn changes_alone(&self, low: u64, high: u64) -> Result<Vec<Entry>, LogError> {
         self.check_inside(low, high - 1)?;
         let bare = |kind| move |index| convert::entry(index, 0, kind, Bytes::new());
@@ -323,7 +325,7 @@ impl LogView {
             return Ok(changes);
         }
         if high - low > Self::MAX_READ as u64 {
-            return Ok(vec![change(low)]); // it waits until raft-rs has handed out what it has
+            return Ok(vec![change(low)]);
         }
         Ok((low..high).map(bare(EntryType::EntryNormal)).collect())
     }
