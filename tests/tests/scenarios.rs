@@ -45,6 +45,7 @@ fn random_schedules_keep_every_promise() {
     let often = [committed, elections, crashes, restored, changes, reads, sum.equal, sum.behind];
     let happened = often.iter().all(|count| *count >= seeds / 2) && sum.torn_installs >= seeds / 10;
     assert!(alone || happened, "too little happened: {sum:?}");
+    assert!(sum.stranded <= 1 + seeds / 100, "too many are left without a leader: {sum:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The end of a random schedule: everything works from now on, and everybody must come to the same state.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use oarlock_raftnode::Role;
 use oarlock_raftnode::bootstrap::Boot;
@@ -47,12 +48,32 @@ impl Simulation {
                 return self.twins_agree();
             }
         }
+        if self.is_stranded() {
+            self.result.stranded += 1;
+            return self.twins_agree();
+        }
         for id in self.world.running() {
             self.world.show_status(id);
             self.world.show_held(id);
         }
         self.drain();
         Err("everything healed, and they do not come to the same state".into())
+    }
+
+    /// Whether nobody who still takes part can be elected, for want of those who were removed and have stopped: what told
+    /// the others that their removal was committed was lost (O19 says what can be done then).
+    fn is_stranded(&self) -> bool {
+        let driven = |id: &&u64| self.world.life(**id).is_some_and(|life| life.core.is_driven());
+        let lacks = |half: &BTreeSet<u64>| {
+            !half.is_empty() && 2 * half.iter().filter(driven).count() <= half.len()
+        };
+        let running = self.world.running();
+        let mut lives = running.iter().filter(driven).filter_map(|id| self.world.life(*id));
+        running.len() > running.iter().filter(driven).count()
+            && lives.all(|life| {
+                let configuration = life.core.configuration();
+                lacks(configuration.voters()) || lacks(configuration.voters_outgoing())
+            })
     }
 
     /// Whether no member has been told of a later term than the leader's. Of those who were removed one may have.

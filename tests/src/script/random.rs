@@ -47,6 +47,8 @@ pub struct Simulated {
     pub reads: u64,
     /// Times a node lost power in the middle of installing a snapshot.
     pub torn_installs: u64,
+    /// Ends in which those who were left could not go on without those who were removed.
+    pub stranded: u64,
     /// Looks at a leader beside a synchronous loop: with all its writes acknowledged, and as much committed.
     pub equal: u64,
     /// The same with less committed than the synchronous loop: its disk was behind.
@@ -121,6 +123,7 @@ impl AddAssign for Simulated {
         self.answered += other.answered;
         self.reads += other.reads;
         self.torn_installs += other.torn_installs;
+        self.stranded += other.stranded;
         self.equal += other.equal;
         self.behind += other.behind;
     }
@@ -136,7 +139,7 @@ pub(super) struct Simulation {
     pub(super) world: World,
     rng: Rng,
     hasher: DefaultHasher,
-    result: Simulated,
+    pub(super) result: Simulated,
     recent: Vec<String>,
     next_word: u64,
     /// Ids that were ever given to a member.

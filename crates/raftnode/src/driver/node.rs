@@ -208,14 +208,12 @@ impl Node {
             self.role_changed(role); // O1
             fail_point!("raftAfterPublishRole", self.shared.id);
         }
-        if !planted("commit-published-after-apply") {
-            self.publish(); // O28
-        }
+        self.publish(); // O28
         if let Some(reads) = now.reads {
             self.reads.confirm(reads.tokens, reads.index);
             self.answer_reads();
             if planted("loop-waits-for-readers") && !self.reads.is_empty() {
-                std::thread::sleep(Duration::from_secs(2));
+                std::thread::sleep(Duration::from_secs(60)); // longer than anybody who is watched has patience
             }
         }
         if !now.messages.is_empty() {
@@ -228,9 +226,6 @@ impl Node {
         let waiting = STAGE_BYTES * (1 + after_persist.messages.len() as u64);
         self.held.hold(after_persist); // O7
         self.hand_to_apply(apply.entries);
-        if planted("commit-published-after-apply") {
-            std::thread::sleep(Duration::from_millis(20)); // so that apply is surely the first
-        }
         let number = persist.number;
         if persist.is_empty() && self.writes.is_empty() {
             return self.persisted(number);
@@ -592,7 +587,11 @@ impl Node {
 
     /// Shows the vitals to everybody, if they have changed.
     fn publish(&mut self) {
-        let shown = (self.core.vitals(), self.core.durable_index());
+        let mut vitals = self.core.vitals();
+        if planted("commit-published-after-apply") {
+            vitals.commit = vitals.applied;
+        }
+        let shown = (vitals, self.core.durable_index());
         if self.shown != Some(shown) {
             self.shown = Some(shown);
             self.shared.publish(|published| (published.vitals, published.durable) = shown);

@@ -30,6 +30,8 @@ pub(crate) const PATIENCE: Duration =
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) lines: Arc<Mutex<Vec<String>>>,
+    /// Whoever holds this holds up the line "wait".
+    pub(crate) gate: Arc<Mutex<()>>,
 }
 
 impl StateMachine for Journal {
@@ -45,6 +47,9 @@ impl StateMachine for Journal {
         }
         if line == "hang" {
             std::thread::sleep(Duration::from_secs(3));
+        }
+        if line == "wait" {
+            drop(self.gate.lock());
         }
         let mut lines = self.lines.lock();
         lines.push(line);
