@@ -143,7 +143,8 @@ fn start(
         .incarnation(recovered.incarnation)
         .urls([format!("http://m{id}")]);
     let transport = Arc::new(cluster.network.endpoint(identity));
-    let journal = Journal { lines: Arc::clone(&cluster.nodes[&id].journal.lines) };
+    let journal =
+        Journal { lines: Arc::clone(&cluster.nodes[&id].journal.lines), ..Journal::default() };
     journal.lines.lock().clear();
     let observer: Arc<dyn Observer> = Arc::<Watcher>::clone(watcher);
     NodeBuilder::new(cluster.config.clone(), recovered, log, Arc::new(snapshots.clone()))
