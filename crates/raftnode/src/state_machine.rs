@@ -14,7 +14,8 @@ pub struct Committed<'a> {
     pub index: u64,
     /// The term of the leader that appended it.
     pub term: u64,
-    /// What was proposed.
+    /// What was proposed. It may be a piece of something larger, which lives as long as it does: small proposals share a
+    /// buffer of 16 KiB, those from a leader its message, those read back a segment of the log. Copy what is to be kept.
     pub data: &'a Bytes,
 }
 

@@ -53,8 +53,8 @@ pub struct Persist {
     pub number: u64,
     /// A snapshot that is on disk already (O25): nothing of the log before it remains.
     pub install: Option<SnapshotMark>,
-    /// Entries; the first may overwrite.
-    pub entries: Vec<Entry>,
+    /// Entries; the first may overwrite. The core serves them to raft-rs from the same memory.
+    pub entries: Arc<Vec<Entry>>,
     /// Term, vote and commit.
     pub hard_state: Option<HardState>,
     /// Whether it has to be durable before it is reported. If not, only the commit index changed.

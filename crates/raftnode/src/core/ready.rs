@@ -17,6 +17,7 @@
 //! | a conf change that is committed and not applied | a follower's messages wait for it (O7); the next change is not appended (O8); no campaign (raft-rs) |
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Snapshot};
@@ -61,7 +62,7 @@ impl Core {
         let install = (!snapshot.is_empty()).then(|| mark_of(snapshot));
         let restore =
             install.clone().map(|mark| Restore { mark, head: shared(snapshot.data.clone()) });
-        let entries = ready.take_entries();
+        let entries = Arc::new(ready.take_entries());
         let hard_state = ready.hs().cloned();
         now.committed = last_index(&committed).max(install.as_ref().map(|mark| mark.index)); // O28
 
@@ -84,7 +85,7 @@ impl Core {
         if let Some(mark) = &install {
             view.install(mark.clone());
         }
-        view.append(&entries)?;
+        view.append_shared(&entries)?;
         if let Some(hard_state) = &hard_state {
             view.set_hard_state(hard_state.clone());
         }
@@ -453,7 +454,7 @@ mod tests {
     }
 
     fn stage(number: u64, places: &[(u64, u64)]) -> Persist {
-        Persist { number, entries: entries(places), ..Persist::default() }
+        Persist { number, entries: Arc::new(entries(places)), ..Persist::default() }
     }
 
     #[test]

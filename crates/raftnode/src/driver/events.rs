@@ -10,7 +10,7 @@ use oarlock_transport::Refusal;
 use raft::eraftpb::{Entry, Message};
 
 use crate::core::{MembersApplied, StepError};
-use crate::proposal::AttributeUpdate;
+use crate::proposal::{AttributeUpdate, Proposal};
 use crate::snapshot_head::SnapshotHead;
 use crate::waiter::Resolver;
 use crate::wire::{Forward, ForwardReply};
@@ -73,7 +73,7 @@ pub(crate) enum Data {
         reply: ForwardReply,
     },
     Propose {
-        proposal: Forward,
+        proposal: Proposal,
         deadline: Instant,
     },
     Read {
@@ -119,7 +119,7 @@ impl Data {
                     + SMALL
             }
             Self::Forward { forward, .. } => forward.data.len() + SMALL,
-            Self::Propose { proposal, .. } => proposal.data.len() + SMALL,
+            Self::Propose { proposal, .. } => proposal.len() + SMALL,
             _ => SMALL,
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use oarlock_membership::record::ConfChangeTransition;
-use oarlock_membership::{Change, ChangeEntry, Cluster, EntryKind, ProposalId};
+use oarlock_membership::{Change, ChangeEntry, Cluster, EntryKind};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 
@@ -18,7 +18,7 @@ use super::shared::Shared;
 use super::waiters::{Waiter, WaiterTable, Waiters};
 use crate::hex::Hex;
 use crate::planted::planted;
-use crate::proposal::{AttributeUpdate, Payload};
+use crate::proposal::{AttributeUpdate, Payload, Proposal};
 use crate::waiter::{Pending, after, pending};
 use crate::wire::{Forward, ForwardKind};
 use crate::{
@@ -103,9 +103,8 @@ impl<R: Send + 'static> NodeHandle<R> {
             return Pending::ready(Err(ProposeError::TooLarge { bytes: data.len(), max }));
         }
         let id = self.shared().next_id();
-        let data = Payload::Application { id, data }.encode();
         let (resolver, pending) = pending();
-        self.submit(id, ForwardKind::Normal, data, deadline, Waiter::Apply(resolver));
+        self.submit(Proposal::application(id, data), deadline, Waiter::Apply(resolver));
         pending.by(deadline)
     }
 
@@ -152,7 +151,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         };
         let (resolver, pending) = pending();
         let deadline = self.deadline();
-        self.submit(id, kind, data, deadline, Waiter::Members(resolver));
+        let proposal = Proposal::Framed(Forward { id, kind, data, term: 0 });
+        self.submit(proposal, deadline, Waiter::Members(resolver));
         pending.by(deadline)
     }
 
@@ -188,28 +188,22 @@ impl<R: Send + 'static> NodeHandle<R> {
         let data = Payload::Attributes { id, update }.encode();
         let (resolver, pending) = pending();
         let deadline = self.deadline();
-        self.submit(id, ForwardKind::Normal, data, deadline, Waiter::Members(resolver));
+        let proposal = Proposal::Framed(Forward { id, kind: ForwardKind::Normal, data, term: 0 });
+        self.submit(proposal, deadline, Waiter::Members(resolver));
         pending.by(deadline)
     }
 
-    fn submit(
-        &self,
-        id: ProposalId,
-        kind: ForwardKind,
-        data: Bytes,
-        deadline: Instant,
-        waiter: Waiter<R>,
-    ) {
+    fn submit(&self, proposal: Proposal, deadline: Instant, waiter: Waiter<R>) {
         if self.shared().inline_write.is_stalled() {
             return waiter.refuse(ProposeError::Busy(Busy::DiskStalled)); // the node thread itself hangs in it (O12)
         }
+        let id = proposal.id();
         // Registered first: the answer may come before `data` returns.
         let max = usize::try_from(self.shared().config.max_uncommitted_bytes).unwrap_or(usize::MAX);
-        let bytes = data.len() + PROPOSAL_BYTES;
+        let bytes = proposal.len() + PROPOSAL_BYTES;
         if !self.node.waiters.register(id, deadline, (bytes, max), waiter) {
             return;
         }
-        let proposal = Forward { id, kind, data, term: 0 };
         if let Err(reason) = self.shared().inbox.data(Data::Propose { proposal, deadline }) {
             let error = match reason {
                 NotTaken::Full => ProposeError::Busy(Busy::Requests),

@@ -301,7 +301,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
                 Work::Nothing | Work::Restored { .. } => return Ok(None),
                 Work::Entries { rest, .. } => {
                     let Some(entry) = rest.next() else { return Ok(None) };
-                    if let Some(step) = self.entry(&entry)? {
+                    if let Some(step) = self.entry(entry)? {
                         return Ok(Some(step));
                     }
                 }
@@ -315,7 +315,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
         }
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<Option<Step>, End> {
+    fn entry(&mut self, entry: Entry) -> Result<Option<Step>, End> {
         if entry.index <= self.applied.0 {
             return Ok(None); // never again (O23)
         }
@@ -323,20 +323,21 @@ impl<R: Send + 'static> ApplyQueue<R> {
             let reason = format!("it follows entry {}", self.applied.0);
             return Err(NodeError::BadEntry { index: entry.index, reason }.into());
         }
+        let applied = (entry.index, entry.term);
         let step = match entry.get_entry_type() {
             EntryType::EntryNormal => self.normal(entry)?,
             EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                self.members(|reply| Control::Change { entry: entry.clone(), reply })?
+                self.members(|reply| Control::Change { entry, reply })?
             }
         };
-        self.applied = (entry.index, entry.term);
+        self.applied = applied;
         Ok(step)
     }
 
-    fn normal(&mut self, entry: &Entry) -> Result<Option<Step>, End> {
+    fn normal(&mut self, entry: Entry) -> Result<Option<Step>, End> {
         let (index, term) = (entry.index, entry.term);
         let bad = |error| NodeError::BadEntry { index, reason: format!("{error}") };
-        let payload = Payload::of(entry).map_err(bad)?;
+        let payload = Payload::from_entry(entry).map_err(bad)?;
         if let Some(id) = payload.id() {
             match self.window.accept(id) {
                 Verdict::First => {}

@@ -63,8 +63,7 @@ impl Inbox {
         let mut queues = self.queues.lock();
         if !queues.gone {
             queues.control.push_back(control);
-            self.there.fetch_add(1, Ordering::Relaxed);
-            self.arrived.notify_one();
+            self.arrived(&queues);
         }
     }
 
@@ -88,9 +87,14 @@ impl Inbox {
             queues.message_bytes += bytes;
         }
         queues.data.push_back(data);
-        self.there.fetch_add(1, Ordering::Relaxed);
-        self.arrived.notify_one();
+        self.arrived(&queues);
         Ok(())
+    }
+
+    /// With the lock held, so nobody else counts.
+    fn arrived(&self, queues: &Queues) {
+        self.there.store(queues.control.len() + queues.data.len(), Ordering::Relaxed);
+        self.arrived.notify_one();
     }
 
     /// Waits until something is there or `deadline` has passed; then takes all of it, in exchange for two empty queues.

@@ -27,6 +27,7 @@ mod inbox;
 mod look;
 mod node;
 mod outbox;
+mod padded;
 mod peers;
 mod requests;
 mod shared;

@@ -25,7 +25,7 @@ use crate::core::{Core, Effects, Event, Held, RoleChange, StepError};
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
 use crate::planted::planted;
-use crate::wire::Forward;
+use crate::proposal::{Framer, Proposal};
 use crate::{
     Busy, LogError, NodeEnd, NodeError, ProposeError, ReadError, Role, SnapshotMark, Status,
     TransferError, Vitals,
@@ -56,7 +56,7 @@ pub(super) struct Node {
     pub(super) writes: VecDeque<(u64, Instant, u64)>,
     pub(super) unsynced: u64,
     /// Empty between two looks at the inbox; kept for its room.
-    proposals: Vec<Forward>,
+    proposals: Framer,
     /// Bytes handed over to be applied.
     pub(super) unapplied: u64,
     /// A snapshot was handed over, to become the state.
@@ -103,7 +103,7 @@ impl Node {
             reads: Reads::new(shared.config.max_waiting_proposals),
             transfers: Transfers::new(shared.config.max_waiting_proposals),
             held: Held::default(),
-            proposals: Vec::new(),
+            proposals: Framer::default(),
             writes: VecDeque::new(),
             unsynced: 0,
             unapplied: 0,
@@ -401,9 +401,9 @@ impl Node {
                 Data::Propose { proposal, deadline } => {
                     proposed += 1;
                     if deadline <= now {
-                        self.refuse(proposal.id, self.not_handed_on());
+                        self.refuse(proposal.id(), self.not_handed_on());
                     } else {
-                        self.proposals.push(proposal);
+                        self.propose(proposal);
                     }
                 }
                 Data::Message { .. } if self.is_flooded() => {
@@ -445,7 +445,23 @@ impl Node {
             }
         }
         self.shared.counters.proposals.add(proposed);
-        self.core.handle_propose(self.proposals.drain(..));
+        self.core.handle_propose(self.proposals.take());
+    }
+
+    /// In the order in which they came.
+    fn propose(&mut self, proposal: Proposal) {
+        match proposal {
+            Proposal::Bare { id, data } => {
+                if !self.proposals.fits(id, &data) {
+                    self.core.handle_propose(self.proposals.take());
+                }
+                self.proposals.add(id, data);
+            }
+            Proposal::Framed(forward) => {
+                self.core.handle_propose(self.proposals.take());
+                self.core.handle_propose([forward]);
+            }
+        }
     }
 
     fn read(&mut self, token: u64, lease: bool) {

@@ -10,6 +10,7 @@ use oarlock_transport::Transport;
 use parking_lot::{Condvar, Mutex};
 
 use super::inbox::Inbox;
+use super::padded::Padded;
 use super::watch::InlineWrite;
 use crate::bootstrap::Recovered;
 use crate::observer::Counters;
@@ -21,14 +22,14 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) incarnation: u64,
     pub(crate) birth: u64,
-    pub(crate) inbox: Inbox,
+    pub(crate) inbox: Padded<Inbox>,
     pub(crate) counters: Counters,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) observer: Arc<dyn Observer>,
     /// Bytes that the log holds, as the writer last said.
     pub(crate) log_bytes: AtomicU64,
     /// Steps that the apply loop has taken: if they stand still, so does it.
-    pub(crate) apply_steps: AtomicU64,
+    pub(crate) apply_steps: Padded<AtomicU64>,
     /// The apply loop has yet to restore the snapshot that it began with.
     pub(crate) begins_with_restore: AtomicBool,
     /// What the node thread is writing itself, for others to watch.
@@ -36,7 +37,7 @@ pub(crate) struct Shared {
     /// The node thread writes the log itself.
     pub(crate) writes_inline: AtomicBool,
     pub(crate) transport: OnceLock<Arc<dyn Transport>>,
-    sequence: AtomicU64,
+    sequence: Padded<AtomicU64>,
     published: Mutex<Published>,
     changed: Condvar,
 }
@@ -73,7 +74,7 @@ impl Shared {
         };
         Self {
             id: recovered.id,
-            inbox: Inbox::new(config.max_waiting_proposals),
+            inbox: Padded(Inbox::new(config.max_waiting_proposals)),
             config,
             incarnation: recovered.incarnation,
             birth: recovered.birth,
@@ -81,12 +82,12 @@ impl Shared {
             counters: Counters::default(),
             snapshots,
             observer,
-            apply_steps: AtomicU64::new(0),
+            apply_steps: Padded::default(),
             begins_with_restore: AtomicBool::new(false),
             inline_write: InlineWrite::default(),
             writes_inline: AtomicBool::new(true),
             transport: OnceLock::new(),
-            sequence: AtomicU64::new(0),
+            sequence: Padded::default(),
             published: Mutex::new(Published {
                 vitals,
                 durable: recovered.last_index,

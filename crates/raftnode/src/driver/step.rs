@@ -46,7 +46,7 @@ pub struct Command {
     pub index: u64,
     /// The term of the leader that appended it.
     pub term: u64,
-    /// What was proposed.
+    /// What was proposed; see [`Committed::data`] for what it holds on to.
     pub data: Bytes,
     /// Who proposed it: its origin is a member's id.
     pub id: ProposalId,

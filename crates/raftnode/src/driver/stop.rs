@@ -32,7 +32,7 @@ impl Node {
         fail_point!("raftBeforeStop", id);
         for data in self.shared.inbox.close() {
             match data {
-                Data::Propose { proposal, .. } => self.refuse(proposal.id, ProposeError::Stopped),
+                Data::Propose { proposal, .. } => self.refuse(proposal.id(), ProposeError::Stopped),
                 Data::Transfer { resolver, .. } => resolver.resolve(Err(TransferError::Stopped)),
                 _ => {} // reads say "stopped" when they are dropped, and messages may be lost
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use oarlock_membership::{Cluster, ProposalId};
 use parking_lot::Mutex;
 
+use super::padded::Padded;
 use crate::waiter::Resolver;
 use crate::{Applied, Busy, ChangeMembersError, ProposeError, Unknown};
 
@@ -29,16 +30,17 @@ const LATE_AT_ONCE: usize = 4096;
 pub(crate) struct Waiters<R> {
     origin: u64,
     incarnation: u64,
-    table: Mutex<Table<R>>,
-    held: Mutex<Held<R>>,
-    /// Nanoseconds from `epoch` to the next deadline, or earlier: a look at it needs no lock. `u64::MAX` for none.
-    earliest: AtomicU64,
+    table: Padded<Mutex<Table<R>>>,
+    held: Padded<Mutex<Held<R>>>,
+    /// Nanoseconds from `epoch` to the next deadline, or earlier: a look at it needs no lock. `u64::MAX` for none. Written
+    /// with the table's lock held.
+    earliest: Padded<AtomicU64>,
     epoch: Instant,
 }
 
 #[derive(Debug)]
 struct Table<R> {
-    waiting: HashMap<u64, Waiting<R>, BuildHasherDefault<Spread>>,
+    waiting: HashMap<u64, Waiting<R>, BuildHasherDefault<Neighbours>>,
     /// May hold some that were answered.
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Of all proposals that are waited for: they are held somewhere until they are answered.
@@ -52,13 +54,15 @@ struct Waiting<R> {
     waiter: Waiter<R>,
 }
 
-/// Spreads sequence numbers over a table (Fibonacci hashing). Nobody but this node chooses them.
+/// Puts neighbours beside each other: sequence numbers are nearly consecutive, and nobody but this node chooses them. So
+/// those who are answered together are found in the same cache lines. The top bits are what a table tells apart those
+/// by that share a place.
 #[derive(Default)]
-struct Spread(u64);
+struct Neighbours(u64);
 
-impl Hasher for Spread {
+impl Hasher for Neighbours {
     fn finish(&self) -> u64 {
-        self.0
+        self.0 ^ (self.0 << 57)
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -68,7 +72,7 @@ impl Hasher for Spread {
     }
 
     fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.rotate_left(8) ^ number;
     }
 }
 
@@ -110,7 +114,7 @@ struct Held<R> {
 impl<R> Answers<R> {
     /// Held back at most.
     const MOST: usize = 256;
-    /// Held back for as long at most, while answers keep coming.
+    /// Held back for about as long, and twice as long at most, while answers keep coming.
     const LONGEST: Duration = Duration::from_micros(100);
 
     pub(super) const fn new(waiters: Arc<Waiters<R>>) -> Self {
@@ -129,7 +133,10 @@ impl<R> Answers<R> {
         }
         let mut held = self.waiters.held.lock();
         held.answers.push((id.sequence, applied));
-        let due = held.answers.len() >= Self::MOST || held.since.elapsed() > Self::LONGEST;
+        let count = held.answers.len();
+        // The clock is read after 1, 2, 4, ... answers: it costs as much as many a state machine.
+        let due =
+            count >= Self::MOST || count.is_power_of_two() && held.since.elapsed() > Self::LONGEST;
         drop(held);
         if due {
             self.flush();
@@ -183,9 +190,9 @@ impl<R> Waiters<R> {
         Self {
             origin,
             incarnation,
-            table: Mutex::new(table),
-            held: Mutex::new(Held { answers: Vec::new(), since: Instant::now() }),
-            earliest: AtomicU64::new(u64::MAX),
+            table: Padded(Mutex::new(table)),
+            held: Padded(Mutex::new(Held { answers: Vec::new(), since: Instant::now() })),
+            earliest: Padded(AtomicU64::new(u64::MAX)),
             epoch: Instant::now(),
         }
     }
@@ -210,7 +217,10 @@ impl<R> Waiters<R> {
                 table.await_until(deadline, id.sequence);
                 table.bytes += bytes;
                 table.waiting.insert(id.sequence, Waiting { bytes, waiter });
-                self.earliest.fetch_min(self.since_epoch(deadline), Ordering::Relaxed);
+                let deadline = self.since_epoch(deadline);
+                if deadline < self.earliest.load(Ordering::Relaxed) {
+                    self.earliest.store(deadline, Ordering::Relaxed);
+                }
                 return true;
             }
         };

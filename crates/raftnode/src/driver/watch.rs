@@ -5,7 +5,7 @@
 //! thread of its own watches the restore with which it may begin.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,33 +23,33 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// A write under way on the node thread.
 #[derive(Debug, Default)]
-pub(crate) struct InlineWrite(Mutex<Writing>);
-
-#[derive(Debug, Default)]
-struct Writing {
-    since: Option<Instant>,
-    stalled: bool,
+pub(crate) struct InlineWrite {
+    since: Mutex<Option<Instant>>,
+    /// Changed under the lock; every caller looks, without it.
+    stalled: AtomicBool,
 }
 
 impl InlineWrite {
     pub(super) fn begins(&self) {
-        self.0.lock().since = Some(Instant::now());
+        *self.since.lock() = Some(Instant::now());
     }
 
     pub(super) fn ended(&self) {
-        *self.0.lock() = Writing::default();
+        let mut since = self.since.lock();
+        *since = None;
+        self.stalled.store(false, Ordering::Relaxed);
     }
 
     /// Whether the node thread has hung in a write for longer than an election timeout.
     pub(super) fn is_stalled(&self) -> bool {
-        self.0.lock().stalled
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// Whether it is newly found to.
     fn stalls(&self, timeout: Duration) -> bool {
-        let mut writing = self.0.lock();
-        let late = writing.since.is_some_and(|since| since.elapsed() > timeout);
-        late && !std::mem::replace(&mut writing.stalled, true)
+        let since = self.since.lock();
+        let late = since.is_some_and(|since| since.elapsed() > timeout);
+        late && !self.stalled.swap(true, Ordering::Relaxed)
     }
 }
 

@@ -179,21 +179,23 @@ fn injected() -> LogError {
 #[derive(Debug, Default)]
 struct Merged {
     install: Option<SnapshotMark>,
-    entries: Vec<Entry>,
+    entries: Arc<Vec<Entry>>,
     hard_state: Option<HardState>,
 }
 
 impl Merged {
-    fn add(&mut self, mut entries: Vec<Entry>, hard_state: Option<HardState>) {
-        if let (Some(first), Some(held)) = (entries.first(), self.entries.first()) {
+    fn add(&mut self, entries: Arc<Vec<Entry>>, hard_state: Option<HardState>) {
+        if let Some(first) = entries.first() {
             // Later entries replace those from their first index on.
-            let keep = first.index.saturating_sub(held.index);
-            self.entries.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
-        }
-        if self.entries.is_empty() {
-            self.entries = entries;
-        } else {
-            self.entries.append(&mut entries);
+            let held = self.entries.first().map_or(first.index, |held| held.index);
+            match usize::try_from(first.index.saturating_sub(held)).unwrap_or(usize::MAX) {
+                0 => self.entries = entries,
+                keep => {
+                    let merged = Arc::make_mut(&mut self.entries);
+                    merged.truncate(keep);
+                    merged.extend_from_slice(&entries);
+                }
+            }
         }
         self.hard_state = hard_state.or(self.hard_state.take());
     }
@@ -386,8 +388,9 @@ fn serve(mut writer: Writer, queue: &Receiver<Job>) {
 mod tests {
     use super::*;
 
-    fn entries(places: &[(u64, u64)]) -> Vec<Entry> {
-        places.iter().map(|&(term, index)| Entry { term, index, ..Entry::default() }).collect()
+    fn entries(places: &[(u64, u64)]) -> Arc<Vec<Entry>> {
+        let entry = |&(term, index)| Entry { term, index, ..Entry::default() };
+        Arc::new(places.iter().map(entry).collect())
     }
 
     #[test]
@@ -397,7 +400,7 @@ mod tests {
         merged.add(entries(&[(2, 6)]), None);
         assert_eq!(merged.entries, entries(&[(1, 5), (2, 6)]));
         merged.add(entries(&[(2, 7)]), None);
-        merged.add(Vec::new(), Some(HardState { term: 3, ..HardState::default() }));
+        merged.add(Arc::default(), Some(HardState { term: 3, ..HardState::default() }));
         assert_eq!(merged.entries, entries(&[(1, 5), (2, 6), (2, 7)]));
         merged.add(entries(&[(3, 4)]), None);
         assert_eq!(merged.entries, entries(&[(3, 4)]));

@@ -9,14 +9,14 @@
 //! refuses. `Entry.context` is never used: raft-rs gives it a meaning of its own in messages, and not every path
 //! keeps it.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use oarlock_membership::{ChangeError, Cluster, ProposalId};
 use prost::Message as _;
 use raft::eraftpb::Entry;
 
 use crate::convert;
 
-const APPLICATION: u8 = 1;
+pub(super) const APPLICATION: u8 = 1;
 const ATTRIBUTES: u8 = 2;
 
 /// Kind and origin take nine bytes, the two varints at most ten each.
@@ -160,6 +160,17 @@ impl Payload {
         Self::read(convert::from_raft(entry.data.clone()))
     }
 
+    /// Reads a normal entry that is needed no more.
+    ///
+    /// # Errors
+    /// As for [`of`](Self::of).
+    pub fn from_entry(mut entry: Entry) -> Result<Self, HeaderError> {
+        if !entry.context.is_empty() {
+            return Err(HeaderError::Context);
+        }
+        Self::read(convert::from_raft(std::mem::take(&mut entry.data)))
+    }
+
     /// Reads an entry's data without copying what was proposed.
     ///
     /// # Errors
@@ -226,22 +237,36 @@ impl AttributeUpdate {
 }
 
 fn framed(kind: u8, id: ProposalId, body: &[u8]) -> Bytes {
-    let mut data = BytesMut::with_capacity(MAX_HEADER + body.len());
-    data.put_u8(kind);
-    data.put_u64_le(id.origin);
-    put_varint(&mut data, id.incarnation);
-    put_varint(&mut data, id.sequence);
-    data.put_slice(body);
-    data.freeze()
+    let mut data = Vec::with_capacity(framed_len(id, body));
+    put_framed(&mut data, kind, id, body);
+    data.into()
+}
+
+/// Bytes of `body` with its header.
+pub(super) const fn framed_len(id: ProposalId, body: &[u8]) -> usize {
+    1 + size_of::<u64>() + varint_len(id.incarnation) + varint_len(id.sequence) + body.len()
+}
+
+/// Appends `body` with its header.
+pub(super) fn put_framed(data: &mut Vec<u8>, kind: u8, id: ProposalId, body: &[u8]) {
+    data.push(kind);
+    data.extend_from_slice(&id.origin.to_le_bytes());
+    put_varint(data, id.incarnation);
+    put_varint(data, id.sequence);
+    data.extend_from_slice(body);
 }
 
 /// LEB128, as protobuf has it.
-fn put_varint(data: &mut BytesMut, mut value: u64) {
+fn put_varint(data: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        data.put_u8(value as u8 | 0x80);
+        data.push(value as u8 | 0x80);
         value >>= 7;
     }
-    data.put_u8(value as u8);
+    data.push(value as u8);
+}
+
+const fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 /// Reads the shortest form only, so that one id has one spelling.

@@ -134,6 +134,14 @@ impl LogView {
     /// # Errors
     /// [`LogError::Gap`] or [`LogError::Compacted`] for entries that do not fit; nothing is changed then.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), LogError> {
+        self.append_shared(&Arc::new(entries.to_vec()))
+    }
+
+    /// As [`append`](Self::append), without a copy: the entries are shared with whoever writes them.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn append_shared(&mut self, entries: &Arc<Vec<Entry>>) -> Result<(), LogError> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
         if first.index > self.last.0 + 1 {
             return Err(LogError::Gap { found: first.index, expected: self.last.0 + 1 });
@@ -142,7 +150,7 @@ impl LogView {
             return Err(LogError::Compacted { index: first.index, first: self.dummy.0 + 1 });
         }
         if let Some((expected, entry)) =
-            (first.index..).zip(entries).find(|(expected, entry)| entry.index != *expected)
+            (first.index..).zip(&**entries).find(|(expected, entry)| entry.index != *expected)
         {
             return Err(LogError::Gap { found: entry.index, expected });
         }

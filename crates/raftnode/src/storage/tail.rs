@@ -1,26 +1,56 @@
 //! The newest entries, in memory, within a budget of bytes.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 
 use raft::eraftpb::Entry;
 
 /// A contiguous run of entries that ends the log, possibly empty. Drops from the front when it holds more than its
 /// budget, but never an entry above the index that the caller pins from.
+///
+/// What was appended together is shared with whoever writes it, and dropped together.
 #[derive(Debug)]
 pub(super) struct Tail {
-    entries: VecDeque<Entry>,
+    batches: VecDeque<Batch>,
     bytes: u64,
     budget: u64,
 }
 
+/// Entries that were appended together; one at least is held.
+#[derive(Debug)]
+struct Batch {
+    entries: Arc<Vec<Entry>>,
+    /// Index of the first of them, held or not.
+    origin: u64,
+    /// The indexes that are held: what is before was compacted, and what comes after was replaced.
+    held: Range<u64>,
+    bytes: u64,
+}
+
+impl Batch {
+    fn new(entries: &Arc<Vec<Entry>>) -> Option<Self> {
+        let (origin, last) = (entries.first()?.index, entries.last()?.index);
+        let (entries, bytes) = (Arc::clone(entries), memory(entries));
+        Some(Self { entries, origin, held: origin..last + 1, bytes })
+    }
+
+    /// Those in `[low, high)`, as far as they are held.
+    fn within(&self, low: u64, high: u64) -> &[Entry] {
+        let (low, high) = (low.max(self.held.start), high.min(self.held.end));
+        let place = |index: u64| usize::try_from(index - self.origin).unwrap_or(usize::MAX);
+        if low < high { self.entries.get(place(low)..place(high)).unwrap_or_default() } else { &[] }
+    }
+}
+
 impl Tail {
     pub(super) const fn new(budget: u64) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, budget }
+        Self { batches: VecDeque::new(), bytes: 0, budget }
     }
 
     /// Index of the first entry held.
     pub(super) fn first(&self) -> Option<u64> {
-        self.entries.front().map(|entry| entry.index)
+        self.batches.front().map(|batch| batch.held.start)
     }
 
     /// Bytes of memory held.
@@ -29,76 +59,76 @@ impl Tail {
     }
 
     /// Replaces everything from the first of `entries` on. They must continue what is below.
-    pub(super) fn append(&mut self, entries: &[Entry]) {
-        let Some(first) = entries.first() else { return };
-        self.truncate_from(first.index);
-        self.bytes += entries.iter().map(memory).sum::<u64>();
-        let room = self.entries.capacity();
-        if room < self.entries.len() + entries.len() {
-            // A quarter at a time: doubling would hold more than the budget knows of.
-            self.entries.reserve_exact(entries.len().max(room / SPARE));
-        }
-        self.entries.extend(entries.iter().cloned());
+    pub(super) fn append(&mut self, entries: &Arc<Vec<Entry>>) {
+        let Some(batch) = Batch::new(entries) else { return };
+        self.truncate_from(batch.origin);
+        self.bytes += batch.bytes;
+        self.batches.push_back(batch);
     }
 
     fn truncate_from(&mut self, index: u64) {
-        while self.entries.back().is_some_and(|last| last.index >= index) {
-            if let Some(entry) = self.entries.pop_back() {
-                self.bytes -= memory(&entry);
+        while let Some(last) = self.batches.back_mut()
+            && last.held.end > index
+        {
+            if last.held.start < index {
+                last.held.end = index;
+                return;
             }
+            self.bytes -= last.bytes;
+            self.batches.pop_back();
         }
     }
 
     /// Drops everything up to `index`.
     pub(super) fn drop_through(&mut self, index: u64) {
-        while self.first().is_some_and(|first| first <= index) {
-            self.pop_front();
+        while self.drop_front(index) {}
+        if let Some(first) = self.batches.front_mut() {
+            first.held.start = first.held.start.max(index + 1);
         }
     }
 
     /// Drops from the front until the budget holds, but nothing above `pinned_above`.
     pub(super) fn shrink(&mut self, pinned_above: u64) {
-        while self.bytes > self.budget && self.first().is_some_and(|first| first <= pinned_above) {
-            self.pop_front();
-        }
+        while self.bytes > self.budget && self.drop_front(pinned_above) {}
         // A burst leaves a large empty buffer behind; give it back.
-        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 2 {
-            self.entries.shrink_to(self.entries.len() + self.entries.len() / SPARE);
+        if self.batches.capacity() > 1024 && self.batches.len() < self.batches.capacity() / 4 {
+            self.batches.shrink_to(self.batches.len() * 2);
         }
+    }
+
+    /// Drops the first batch, unless there is an entry above `index` in it; whether it did.
+    fn drop_front(&mut self, index: u64) -> bool {
+        let Some(first) = self.batches.front().filter(|first| first.held.end <= index + 1) else {
+            return false;
+        };
+        self.bytes -= first.bytes;
+        self.batches.pop_front().is_some()
     }
 
     pub(super) fn clear(&mut self) {
-        self.entries.clear();
+        self.batches.clear();
         self.bytes = 0;
     }
 
-    fn pop_front(&mut self) {
-        if let Some(entry) = self.entries.pop_front() {
-            self.bytes -= memory(&entry);
-        }
-    }
-
     pub(super) fn get(&self, index: u64) -> Option<&Entry> {
-        let offset = index.checked_sub(self.first()?)?;
-        self.entries.get(usize::try_from(offset).ok()?)
+        self.range(index, index + 1).next()
     }
 
     /// Entries from `low` to below `high`, as far as they are held.
     pub(super) fn range(&self, low: u64, high: u64) -> impl Iterator<Item = &Entry> {
-        let first = self.first().unwrap_or(high);
-        let skip = usize::try_from(low.saturating_sub(first)).unwrap_or(usize::MAX);
-        self.entries.iter().skip(skip).take_while(move |entry| entry.index < high)
+        let from = self.batches.partition_point(|batch| batch.held.end <= low);
+        let batches = self.batches.range(from..).take_while(move |batch| batch.held.start < high);
+        batches.flat_map(move |batch| batch.within(low, high))
     }
 }
 
-/// How much of its own length the run of entries has to spare at most: one in so many.
-const SPARE: usize = 4;
-
-/// What an entry takes of the heap: its place in the run, its data, and what the allocator and `Bytes` keep beside those.
-fn memory(entry: &Entry) -> u64 {
-    const PLACE: usize = size_of::<Entry>() + size_of::<Entry>() / SPARE;
-    const BESIDE: usize = 64;
-    (PLACE + BESIDE + entry.data.len() + entry.context.len()) as u64
+/// What a batch takes of the heap: its places, the data, and what the allocator and `Bytes` keep beside those.
+fn memory(entries: &Arc<Vec<Entry>>) -> u64 {
+    const BESIDE_BATCH: usize = 2 * size_of::<Batch>() + 64;
+    const BESIDE_ENTRY: usize = 64;
+    let places = entries.capacity() * size_of::<Entry>();
+    let data = |entry: &Entry| BESIDE_ENTRY + entry.data.len() + entry.context.len();
+    (BESIDE_BATCH + places + entries.iter().map(data).sum::<usize>()) as u64
 }
 
 /// What an entry comes to in a message, within a few bytes.
