@@ -24,7 +24,7 @@ impl Proposal {
 
     /// Application data.
     pub(crate) fn application(id: ProposalId, data: Bytes) -> Self {
-        if data.len() <= Self::SMALL {
+        if data.len() <= Self::SMALL && !planted("framed-one-by-one") {
             return Self::Bare { id, data };
         }
         let data = Payload::Application { id, data }.encode();
