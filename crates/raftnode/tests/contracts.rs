@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
 use oarlock_raftnode::raft::eraftpb::Entry;
@@ -55,7 +55,7 @@ fn nothing_in_the_loop_waits_for_a_reader() {
     // Each is taken in after the one before, and the read before them all or with the first.
     for n in 0..3 {
         let before = node.vitals().commit;
-        let _ = node.propose(format!("{n}"));
+        let _unanswered = node.propose(format!("{n}"));
         // The vitals are there to be read, so that this ends also when the loop does not go on.
         wait_for("a commit while the loop waited for a reader", || {
             (node.vitals().commit > before).then_some(())
