@@ -15,7 +15,8 @@
 //!
 //! A follower that answers heartbeats and no appends may have lost them all. For each heartbeat raft-rs would then send
 //! another message, or the same probe again. Here it is asked, by a message without entries, whether it has the last of what
-//! is under way (etcd since 3.6 does alike): either it has, or it says that everything before is lost.
+//! is under way (etcd since 3.6 does alike): either it has, or it says that everything before is lost. The question is not
+//! repeated until an election timeout later, for it may wait behind all the rest.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -25,12 +26,15 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{ProgressState, StateRole};
 
 use super::{Core, entry_bytes};
+use crate::Config;
 use crate::planted::planted;
 
 #[derive(Debug)]
 pub(super) struct Inflight {
     max_messages: usize,
     max_bytes: u64,
+    /// So many heartbeats are answered before a question is taken for lost.
+    patience: u32,
     /// The term in which what is counted was sent; 0 while this node does not lead.
     term: u64,
     /// How many of the messages that raft-rs has put out were looked at.
@@ -48,8 +52,10 @@ struct Window {
     bytes: u64,
     /// raft-rs's own window is open.
     open: bool,
-    /// The follower has answered a heartbeat since the last look.
-    heard: bool,
+    /// Heartbeats that the follower has answered since this was shut, or since the last question.
+    heard: u32,
+    /// The index that was last asked after.
+    asked: Option<u64>,
     /// A probe left without its entries.
     hollow: bool,
 }
@@ -73,7 +79,8 @@ impl Default for Window {
             messages: 0,
             bytes: 0,
             open: true, // as raft-rs makes them
-            heard: false,
+            heard: 0,
+            asked: None,
             hollow: false,
         }
     }
@@ -126,15 +133,28 @@ impl Window {
         }
     }
 
+    /// Whether to ask what has become of what was sent.
+    fn may_ask(&self, patience: u32) -> bool {
+        let last = self.sent.back().map(|sent| sent.last);
+        self.heard >= if last.is_some() && self.asked == last { patience } else { 1 }
+    }
+
     fn forget(&mut self) {
         *self = Self { open: self.open, ..Self::default() };
     }
 }
 
 impl Inflight {
-    pub(super) fn new(max_messages: usize, max_bytes: u64) -> Self {
-        let windows = BTreeMap::new();
-        Self { max_messages, max_bytes, term: 0, seen: 0, windows, pauses: 0 }
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            max_messages: config.max_inflight_msgs,
+            max_bytes: config.max_inflight_bytes,
+            patience: config.election_ticks,
+            term: 0,
+            seen: 0,
+            windows: BTreeMap::new(),
+            pauses: 0,
+        }
     }
 
     /// Whom raft-rs sends to if this node leads.
@@ -181,7 +201,7 @@ impl Core {
         let Some(window) = self.inflight.windows.get_mut(&from) else { return };
         let Some(progress) = raft.prs().get(from) else { return };
         match message.get_msg_type() {
-            MessageType::MsgHeartbeatResponse => window.heard = true,
+            MessageType::MsgHeartbeatResponse => window.heard = window.heard.saturating_add(1),
             MessageType::MsgAppendResponse => {
                 let index = message.index;
                 if message.reject {
@@ -235,43 +255,58 @@ impl Core {
             && window.open
             && !planted("a-burst-in-one-step")
         {
-            window.open = false;
+            (window.open, window.heard) = (false, 0);
             self.raw.raft.adjust_max_inflight_msgs(to, 0);
         }
     }
 
     fn count_sent(&mut self) {
         let mut messages = std::mem::take(&mut self.raw.raft.msgs);
-        for message in messages.iter_mut().skip(self.inflight.seen) {
-            if message.get_msg_type() != MessageType::MsgAppend {
-                continue;
-            }
-            let Some(window) = self.inflight.windows.get(&message.to) else { continue };
-            let progress = self.raw.raft.prs().get(message.to);
-            let probe = progress.is_some_and(|progress| progress.state == ProgressState::Probe);
-            // raft-rs repeats a probe whenever a heartbeat is answered, whether or not there is room.
-            let hollow = probe && !message.entries.is_empty() && self.inflight.is_full(window);
-            if hollow && let Some(question) = self.question(message.to) {
-                *message = question;
-            }
-            let last = message.entries.last().map_or(message.index, |entry| entry.index);
-            let bytes = message.entries.iter().map(entry_bytes).sum();
-            if let Some(window) = self.inflight.windows.get_mut(&message.to) {
-                window.push(message.index, last, bytes);
-                window.hollow = hollow;
+        let mut at = self.inflight.seen;
+        while let Some(message) = messages.get_mut(at) {
+            if self.count_one(message) {
+                at += 1;
+            } else {
+                messages.remove(at);
             }
         }
         self.inflight.seen = messages.len();
         self.raw.raft.msgs = messages;
     }
 
+    /// Whether the message is to be sent.
+    fn count_one(&mut self, message: &mut Message) -> bool {
+        let to = message.to;
+        if message.get_msg_type() != MessageType::MsgAppend {
+            return true;
+        }
+        let Some(window) = self.inflight.windows.get(&to) else { return true };
+        // raft-rs repeats a probe whenever a heartbeat is answered, whether or not there is room.
+        let probe = self.raw.raft.prs().get(to).is_some_and(|p| p.state == ProgressState::Probe);
+        let hollow = probe && !message.entries.is_empty() && self.inflight.is_full(window);
+        let question = if hollow { self.question(to) } else { None };
+        let Some(window) = self.inflight.windows.get_mut(&to) else { return true };
+        window.hollow = hollow;
+        if let Some(question) = question {
+            if !window.may_ask(self.inflight.patience) {
+                return false;
+            }
+            window.heard = 0;
+            window.asked = Some(question.index);
+            *message = question;
+        }
+        let last = message.entries.last().map_or(message.index, |entry| entry.index);
+        let bytes = message.entries.iter().map(entry_bytes).sum();
+        window.push(message.index, last, bytes);
+        true
+    }
+
     fn pace_one(&mut self, to: u64) {
         loop {
-            let Some(window) = self.inflight.windows.get_mut(&to) else { return };
+            let Some(window) = self.inflight.windows.get(&to) else { return };
             let Some(progress) = self.raw.raft.prs().get(to) else { return };
-            let (state, next) = (progress.state, progress.next_idx);
-            let (open, heard) = (window.open, std::mem::take(&mut window.heard));
-            let full = self.inflight.windows.get(&to).is_some_and(|w| self.inflight.is_full(w));
+            let (state, next, open) = (progress.state, progress.next_idx, window.open);
+            let full = self.inflight.is_full(window);
             match state {
                 ProgressState::Snapshot => return self.shut(to),
                 ProgressState::Probe => {
@@ -281,17 +316,17 @@ impl Core {
                 ProgressState::Replicate if full => {
                     self.inflight.pauses += u64::from(open);
                     self.shut(to);
-                    if heard && !planted("lost-appends-are-waited-for") {
-                        self.ask(to);
-                    }
-                    return;
+                    return self.ask(to);
                 }
                 ProgressState::Replicate => {
                     if open && next > self.raw.raft.raft_log.last_index() {
                         return;
                     }
-                    if !open && planted("room-is-used-at-the-next-heartbeat") && !heard {
-                        return;
+                    if planted("room-is-used-at-the-next-heartbeat") && !open {
+                        let heard = self.inflight.windows.get(&to).map_or(0, |w| w.heard);
+                        if heard == 0 {
+                            return;
+                        }
                     }
                     self.open(to);
                     // It says at least what is committed, as raft-rs does when it goes on after a pause.
@@ -310,7 +345,7 @@ impl Core {
         if let Some(window) = self.inflight.windows.get_mut(&to)
             && !window.open
         {
-            window.open = true;
+            (window.open, window.asked, window.hollow) = (true, None, false);
             self.raw.raft.adjust_max_inflight_msgs(to, self.inflight.max_messages);
         }
     }
@@ -330,7 +365,14 @@ impl Core {
         }
     }
 
+    /// As much is under way as may be. If the follower lives and says nothing of it, that may be lost.
     fn ask(&mut self, to: u64) {
+        let Some(window) = self.inflight.windows.get_mut(&to) else { return };
+        if !window.may_ask(self.inflight.patience) || planted("lost-appends-are-waited-for") {
+            return;
+        }
+        window.heard = 0;
+        window.asked = window.sent.back().map(|sent| sent.last);
         if let Some(question) = self.question(to) {
             self.raw.raft.msgs.push(question);
         } else {

@@ -166,8 +166,7 @@ impl Core {
         // The birth is random; the incarnation makes every start another.
         let drawn = recovered.birth.rotate_left(32) ^ recovered.incarnation;
         let seed = config.seed.unwrap_or(drawn) ^ recovered.id;
-        let mut inflight =
-            inflight::Inflight::new(config.max_inflight_msgs, config.max_inflight_bytes);
+        let mut inflight = inflight::Inflight::new(config);
         inflight.follow(recovered.id, &configuration);
         Ok(Self {
             max_msg_bytes: config.max_size_per_msg,

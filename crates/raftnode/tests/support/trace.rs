@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use oarlock_raftnode::transport::{
-    Envelope, MemTransport, PeerError, SnapshotDone, SnapshotEnvelope, Stats, Transport,
+    Envelope, Lane, MemTransport, PeerError, SnapshotDone, SnapshotEnvelope, Stats, Transport,
 };
 use oarlock_raftnode::{
     LogBatch, LogError, LogReader, LogState, LogStore, MemStore, NodeEnd, Observer, Vitals,
@@ -122,11 +122,36 @@ pub(crate) struct Spy {
     /// Snapshots that nobody has heard of yet, in either direction.
     pub(crate) kept: Mutex<Vec<Kept>>,
     pub(crate) keeps: bool,
+    /// A peer whose append lane takes nothing, and what waits in it.
+    slow: Mutex<Option<u64>>,
+    lane: Mutex<Vec<Envelope>>,
 }
 
 impl Spy {
     pub(crate) fn new(inner: MemTransport, trace: Trace, keeps: bool) -> Self {
-        Self { inner, trace, kept: Mutex::default(), keeps }
+        let (kept, slow, lane) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner, trace, kept, keeps, slow, lane }
+    }
+
+    /// From now on the append lane to `peer` takes nothing.
+    pub(crate) fn block(&self, peer: u64) {
+        *self.slow.lock() = Some(peer);
+    }
+
+    /// How many messages, and how many bytes of entries, wait in the lane that takes nothing.
+    pub(crate) fn blocked(&self) -> (usize, u64) {
+        let lane = self.lane.lock();
+        (
+            lane.len(),
+            lane.iter().flat_map(|envelope| &envelope.payloads).map(|p| p.len() as u64).sum(),
+        )
+    }
+
+    /// What waits arrives, and what is sent from now on.
+    pub(crate) fn unblock(&self) {
+        let mut slow = self.slow.lock();
+        self.inner.send(std::mem::take(&mut *self.lane.lock()));
+        *slow = None;
     }
 
     /// Lets the snapshots go that were kept.
@@ -142,7 +167,12 @@ impl Transport for Spy {
         for envelope in &envelopes {
             self.trace.say(format!("send {}", envelope.label));
         }
-        self.inner.send(envelopes);
+        let slow = self.slow.lock();
+        let blocked =
+            |envelope: &Envelope| Some(envelope.to) == *slow && envelope.lane == Lane::Append;
+        let (waits, leaves) = envelopes.into_iter().partition(blocked);
+        self.lane.lock().extend::<Vec<Envelope>>(waits);
+        self.inner.send(leaves);
     }
 
     fn send_snapshot(
