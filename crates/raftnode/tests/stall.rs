@@ -346,7 +346,7 @@ fn a_restore_that_hangs_while_the_node_starts_is_reported() {
     let began = Instant::now();
     let (_, watcher) = watch(&mut cluster, id);
     let stalls = watcher.stalls.lock().clone();
-    assert!(matches!(stalls[..], [(Stalled::Apply, _)]), "{stalls:?}");
+    assert!(matches!(stalls[..], [(Stalled::Apply, _)]), "told of {stalls:?}");
     let after = stalls[0].1 - began;
     assert!(after < Duration::from_secs(2), "told after {after:?}");
     assert_eq!(cluster.handle(id).stats().apply_stalls, 1);
