@@ -10,7 +10,8 @@ use crate::{NodeEnd, Vitals};
 
 /// Is told what happens, as it happens. Every method defaults to doing nothing.
 ///
-/// Called on the node's own threads (each method says which): keep it short, and do not wait for the node in it.
+/// Called on the node's own threads (each method says which): keep it short, and do not wait for the node in it. A panic in
+/// it ends the node.
 pub trait Observer: Send + Sync + 'static {
     /// Term, role or leader changed (O1: before anything else of that step is done). On the node thread.
     fn role_changed(&self, vitals: &Vitals) {

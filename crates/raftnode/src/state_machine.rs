@@ -44,6 +44,9 @@ pub type RestoreError = Box<dyn std::error::Error + Send + Sync>;
 /// that starts the node. Given the same entries every member must reach the same state: no clock, no randomness, no
 /// iteration in hash order that shows.
 ///
+/// Nothing in it may wait for the node, by [`Pending::wait`](crate::Pending::wait) for example: what is waited for would have
+/// to be applied by the very thread that waits.
+///
 /// The node takes it over. Whoever reads the state from outside shares it by an `Arc` inside, and asks
 /// [`NodeHandle::read_index`](crate::NodeHandle::read_index) first if the read is to be linearizable.
 pub trait StateMachine: Send + 'static {

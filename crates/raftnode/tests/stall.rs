@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
 use oarlock_raftnode::raft::eraftpb::Entry;
-use oarlock_raftnode::transport::Identity;
 use oarlock_raftnode::{
     Busy, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots, MemStore, NodeBuilder,
     NodeEnd, NodeError, NodeHandle, Observer, PeerState, ProposeError, Role, SnapshotError,
@@ -139,21 +138,13 @@ fn start(
 ) -> NodeHandle<usize> {
     let mut log = Box::new(OnDisk(store, disk.clone()));
     let recovered = boot(&mut *log, snapshots, &Boot::Restart).expect("it boots");
-    let identity = Identity::new(id, cluster.cluster.id())
-        .incarnation(recovered.incarnation)
-        .urls([format!("http://m{id}")]);
-    let transport = Arc::new(cluster.network.endpoint(identity));
     let journal =
         Journal { lines: Arc::clone(&cluster.nodes[&id].journal.lines), ..Journal::default() };
     journal.lines.lock().clear();
     let observer: Arc<dyn Observer> = Arc::<Watcher>::clone(watcher);
-    NodeBuilder::new(cluster.config.clone(), recovered, log, Arc::new(snapshots.clone()))
-        .observer(observer)
-        .start(journal, |handler| {
-            transport.start(handler);
-            Ok(transport)
-        })
-        .expect("it starts")
+    let (identity, snapshots) = (recovered.identity(), Arc::new(snapshots.clone()));
+    let builder = NodeBuilder::new(cluster.config.clone(), recovered, log, snapshots);
+    cluster.start(identity, builder.observer(observer), &journal)
 }
 
 /// A leader with a disk that stalls: heartbeats on time, leadership handed over and the stall reported within two election
@@ -409,14 +400,10 @@ fn a_leader_whose_snapshots_hang_goes_on() {
     let disk = Disk::default();
     let mut log = Box::new(store);
     let recovered = boot(&mut *log, &snapshots, &Boot::Restart).expect("it boots");
-    let transport = Arc::new(cluster.network.endpoint(recovered.identity()));
     let hanging = Arc::new(HangingSnapshots(snapshots.clone(), disk.clone()));
-    let handle = NodeBuilder::new(cluster.config.clone(), recovered, log, hanging)
-        .start(journal.clone(), |handler| {
-            transport.start(handler);
-            Ok(transport)
-        })
-        .expect("it starts");
+    let identity = recovered.identity();
+    let builder = NodeBuilder::new(cluster.config.clone(), recovered, log, hanging);
+    let handle = cluster.start(identity, builder, &journal);
     let node = cluster.nodes.get_mut(&leader).expect("a member");
     (node.handle, node.journal) = (Some(handle), journal);
     cluster.lead(leader);

@@ -30,7 +30,8 @@ use crate::{
 const PROPOSAL_BYTES: usize = 256;
 
 /// A running node. Clones are the same node; when the last one is dropped, the node stops, and dropping it takes as long as
-/// [`shutdown`](Self::shutdown).
+/// [`shutdown`](Self::shutdown). A clone that the state machine or the observer keeps counts like any other: then only
+/// `shutdown` ends the node.
 ///
 /// Methods that ask for something return a [`Pending`] at once: wait for it, or await it. It resolves in any case,
 /// at the latest when the request's deadline has passed (O29). What blocks the calling thread, and so has no place on an

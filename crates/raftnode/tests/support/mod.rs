@@ -153,19 +153,27 @@ impl TestCluster {
         how: &Boot,
     ) {
         let recovered = boot(&mut *log, &snapshots, how).expect("it boots");
-        let identity = Identity::new(id, self.cluster.id())
-            .incarnation(recovered.incarnation)
-            .urls([format!("http://m{id}")]);
-        let transport = Arc::new(self.network.endpoint(identity));
         let journal = Journal::default();
-        let handle =
-            NodeBuilder::new(self.config.clone(), recovered, log, Arc::new(snapshots.clone()))
-                .start(journal.clone(), |handler| {
-                    transport.start(handler);
-                    Ok(transport)
-                })
-                .expect("it starts");
-        self.nodes.insert(id, Node { id, store, snapshots, journal, handle: Some(handle) });
+        let identity = recovered.identity();
+        let builder =
+            NodeBuilder::new(self.config.clone(), recovered, log, Arc::new(snapshots.clone()));
+        let handle = Some(self.start(identity, builder, &journal));
+        self.nodes.insert(id, Node { id, store, snapshots, journal, handle });
+    }
+
+    /// Starts a member's node on this network.
+    pub(crate) fn start(
+        &self,
+        identity: Identity,
+        builder: NodeBuilder,
+        journal: &Journal,
+    ) -> NodeHandle<usize> {
+        let transport = Arc::new(self.network.endpoint(identity));
+        let connect = |handler| {
+            transport.start(handler);
+            Ok(transport)
+        };
+        builder.start(journal.clone(), connect).expect("it starts")
     }
 
     /// Stops a member and starts it again with a log, a transport and an observer that record; its transport keeps
@@ -177,10 +185,8 @@ impl TestCluster {
         let mut log: Box<dyn LogStore> =
             Box::new(Recorder { inner: node.store.clone(), trace: trace.clone() });
         let recovered = boot(&mut *log, &node.snapshots, &Boot::Restart).expect("it boots");
-        let identity = Identity::new(id, self.cluster.id())
-            .incarnation(recovered.incarnation)
-            .urls([format!("http://m{id}")]);
-        let spy = Arc::new(Spy::new(self.network.endpoint(identity), trace.clone(), keeps));
+        let spy =
+            Arc::new(Spy::new(self.network.endpoint(recovered.identity()), trace.clone(), keeps));
         let snapshots = Arc::new(node.snapshots.clone());
         node.journal = Journal::default();
         let transport = Arc::clone(&spy);
