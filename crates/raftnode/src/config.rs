@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::Payload;
 use crate::core::LEASE_SLACK;
+use crate::planted::planted;
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -321,10 +322,18 @@ impl Config {
     /// paused, migrated or restored, or a laptop that sleeps, may find its clock where it was while the others have elected
     /// somebody else: then a lease read can be stale. If that can happen, leave this off.
     ///
-    /// Every member must have it, for its other half is what followers do: they give their vote to nobody for an election
-    /// timeout after they heard of their leader or started again, whoever asks. So a member that starts does not hasten its
-    /// first election ([`initial_tick_advance`](Self::initial_tick_advance) is ignored), and
-    /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) does nothing.
+    /// Its other half is what followers do: they give their vote to nobody for an election timeout after they heard of their
+    /// leader or started again, whoever asks. Meanwhile they do not hasten an election either:
+    /// [`initial_tick_advance`](Self::initial_tick_advance) and
+    /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) do nothing.
+    ///
+    /// So every member should have it, with the same election timeout, but nothing rests on that. Each member says with each
+    /// answer for how long it withholds its vote ([`promise`](Self::promise)), and a leader has a lease only if a majority of
+    /// the voters, itself included, has promised at least what it promises itself. In a mixed cluster (an option that is
+    /// being rolled out, a member of an older version, a shorter election timeout) reads are therefore answered by rounds
+    /// until enough members have it, and [`Status`](crate::Status) and the log say whose promise is short. What was promised
+    /// is durable: a member that starts again without the option, or with a shorter timeout, keeps the old promise first,
+    /// and does so at every start, because a record of the longest one stays in its log.
     ///
     /// A read chooses for itself whether it uses the lease, because what a stale answer costs depends on what is read: see
     /// [`NodeHandle::read_lease`](crate::NodeHandle::read_lease).
@@ -333,15 +342,24 @@ impl Config {
         self
     }
 
-    /// How long a lease lasts, from when the round began that it rests on. Zero without
-    /// [`lease_reads`](Self::lease_reads). Five ticks less than an election timeout, because that is by how much a
-    /// follower may miscount it (half of it by default), and then by what the drift takes.
+    /// For how long this member gives its vote to nobody else after it has heard of its leader, by its own clock: what it
+    /// promises to others, and what a lease takes of them. Zero without [`lease_reads`](Self::lease_reads). Five ticks
+    /// less than an election timeout, because that is by how much it may miscount it; half of it by default.
+    #[must_use]
+    pub fn promise(&self) -> Duration {
+        if self.lease_drift.is_none() {
+            return Duration::ZERO;
+        }
+        let slack = if planted("slack-not-allowed-for") { 0 } else { LEASE_SLACK };
+        self.heartbeat_interval.saturating_mul(self.election_ticks.saturating_sub(slack))
+    }
+
+    /// How long a lease lasts, from when the round began that it rests on: a [`promise`](Self::promise), less what the
+    /// drift between two clocks takes. Zero without [`lease_reads`](Self::lease_reads).
     #[must_use]
     pub fn lease(&self) -> Duration {
-        let Some(drift) = self.lease_drift else { return Duration::ZERO };
-        let ticks = self.election_ticks.saturating_sub(LEASE_SLACK);
-        self.heartbeat_interval.saturating_mul(ticks).saturating_mul(100)
-            / 100_u32.saturating_add(drift)
+        let drift = self.lease_drift.filter(|_| !planted("drift-not-allowed-for")).unwrap_or(0);
+        self.promise().saturating_mul(100) / 100_u32.saturating_add(drift)
     }
 
     /// The shortest time without a leader after which a follower campaigns.

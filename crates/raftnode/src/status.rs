@@ -72,6 +72,9 @@ pub struct PeerStatus {
     pub inflight_bytes: u64,
     /// The index of the snapshot that is being sent; 0 for none.
     pub snapshot: u64,
+    /// For how many milliseconds it withholds its vote after it has heard of this leader, as its last answer said; see
+    /// [`Status::promise_ms`]. 0 also if this leader has no [lease reads](crate::Config::lease_reads) itself.
+    pub promise_ms: u64,
 }
 
 /// How a leader sends entries to a member.
@@ -150,6 +153,12 @@ pub struct Status {
     pub learners: Vec<u64>,
     /// What a leader knows of each member, ascending by id.
     pub peers: Vec<PeerStatus>,
+    /// For how many milliseconds this member withholds its vote after it has heard of its leader
+    /// ([`Config::promise`](crate::Config::promise)); 0 without lease reads. As a leader it has leases only while a majority
+    /// of the voters, itself included, promises as much: see `promise_ms` of each of the [`peers`](Self::peers).
+    pub promise_ms: u64,
+    /// As a leader: it answers lease reads alone at present.
+    pub leased: bool,
     /// The log lost entries: this node takes no part any more.
     pub quarantined: Option<Quarantine>,
     /// The oldest write is older than an election timeout (O12).
@@ -174,12 +183,12 @@ macro_rules! debug {
 }
 
 debug!(Vitals { ids leader; lists; rest term role commit applied });
-debug!(PeerStatus { ids id; lists; rest matched next state recently_active inflight inflight_bytes snapshot });
+debug!(PeerStatus { ids id; lists; rest matched next state recently_active inflight inflight_bytes snapshot promise_ms });
 debug!(Status {
     ids cluster_id id vote leader transferee;
     lists voters voters_outgoing learners;
-    rest term role commit applied durable first_index last_index snapshot_index log_bytes apply_backlog peers quarantined
-        disk_stalled stats
+    rest term role commit applied durable first_index last_index snapshot_index log_bytes apply_backlog peers promise_ms
+        leased quarantined disk_stalled stats
 });
 
 #[cfg(test)]
@@ -197,6 +206,7 @@ mod tests {
             inflight: 1,
             inflight_bytes: 70,
             snapshot: 0,
+            promise_ms: 0,
         };
         let status = Status {
             id: 0x8e9e_05c5_2164_694d,

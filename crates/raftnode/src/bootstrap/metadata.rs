@@ -1,5 +1,7 @@
 //! The record by which a log knows whose it is.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use oarlock_membership::{Member, record};
 use prost::Message;
@@ -19,6 +21,9 @@ pub struct Metadata {
     pub rescue_epoch: u64,
     /// Whom to connect to until entries or a snapshot tell.
     pub contacts: Vec<Member>,
+    /// The longest for which any of its lives may have promised its vote to a leader, in nanoseconds on disk; see
+    /// [`Recovered::promise`](super::Recovered::promise). Zero if none did.
+    pub promised: Duration,
 }
 
 /// Why a metadata record cannot be used.
@@ -54,6 +59,8 @@ struct Record {
     rescue_epoch: u64,
     #[prost(message, repeated, tag = "7")]
     contacts: Vec<record::Member>,
+    #[prost(uint64, tag = "8")]
+    promised: u64,
 }
 
 impl Metadata {
@@ -68,6 +75,7 @@ impl Metadata {
             incarnation: self.incarnation,
             rescue_epoch: self.rescue_epoch,
             contacts: self.contacts.iter().cloned().map(Into::into).collect(),
+            promised: u64::try_from(self.promised.as_nanos()).unwrap_or(u64::MAX),
         };
         record.encode_to_vec().into()
     }
@@ -98,6 +106,7 @@ impl Metadata {
             incarnation: record.incarnation,
             rescue_epoch: record.rescue_epoch,
             contacts: record.contacts.into_iter().map(Into::into).collect(),
+            promised: Duration::from_nanos(record.promised),
         })
     }
 }

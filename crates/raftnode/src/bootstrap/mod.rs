@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oarlock_membership::{Cluster, Member, StandalonePlan};
 use oarlock_transport::Identity;
@@ -13,10 +14,10 @@ use raft::eraftpb::HardState;
 
 use crate::planted::planted;
 use crate::storage::{
-    Changes, LogError, LogReader, LogState, LogStore, LogView, SnapshotId, SnapshotMark,
+    Changes, LogBatch, LogError, LogReader, LogState, LogStore, LogView, SnapshotId, SnapshotMark,
     SnapshotStore,
 };
-use crate::{SnapshotHead, Window};
+use crate::{Config, SnapshotHead, Window};
 
 mod error;
 pub use error::BootError;
@@ -107,6 +108,9 @@ pub struct Recovered {
     pub rescue_epoch: u64,
     /// What a rescue has just done, for whoever wants to tell.
     pub rescued: Option<StandalonePlan>,
+    /// The longest for which this member, in any of its lives, may have promised its vote to a leader. It keeps that
+    /// promise after it has started, whatever it is configured for now.
+    pub promised: Duration,
     /// The conf changes after the snapshot, noted while the log was checked, so that it need not be read again.
     pub(crate) changes: Changes,
 }
@@ -145,6 +149,29 @@ impl Recovered {
         }) && (state.hard_state.term, state.hard_state.vote)
             == (self.hard_state.term, self.hard_state.vote)
             && state.last_index == self.last_index
+    }
+
+    /// Makes durable what this configuration [promises](Config::promise), before the first leader is told of it: after a
+    /// crash the next life keeps the promise, whatever *it* is configured for. The core promises no more than this, so
+    /// without this call it promises nothing. [`NodeBuilder`](crate::NodeBuilder) makes it; call it yourself where you make
+    /// the [`Core`](crate::core::Core).
+    ///
+    /// Writes, and syncs, only what is longer than any promise before: it never becomes shorter.
+    ///
+    /// # Errors
+    /// The log could not be written: it is poisoned, and the member must not start.
+    pub fn promise(&mut self, store: &mut dyn LogStore, config: &Config) -> Result<(), LogError> {
+        let promised = config.promise();
+        // What the log says, for this may be a copy from before an earlier call.
+        let Ok(metadata) = Metadata::decode(store.state()?.metadata) else { return Ok(()) };
+        self.promised = self.promised.max(metadata.promised);
+        if promised > self.promised {
+            let metadata = Metadata { promised, ..metadata }.encode();
+            store.append(&LogBatch { metadata: Some(metadata), ..LogBatch::default() })?;
+            store.sync()?;
+            self.promised = promised;
+        }
+        Ok(())
     }
 
     /// The log as raft-rs shall see it, with `budget` bytes of entries in memory and the snapshot on offer.

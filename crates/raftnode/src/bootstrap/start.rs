@@ -1,6 +1,7 @@
 //! The ways to begin.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use oarlock_membership::Cluster;
 use raft::eraftpb::{Entry, EntryType, HardState};
@@ -157,6 +158,7 @@ pub(super) fn recover(
         window: head.as_ref().map_or_else(Window::new, |head| head.window.clone()),
         rescue_epoch: metadata.rescue_epoch,
         rescued: None,
+        promised: metadata.promised,
         head,
         changes,
     })
@@ -221,6 +223,7 @@ fn first_metadata(id: u64, cluster: &Cluster) -> Metadata {
         incarnation: 1,
         rescue_epoch: 0,
         contacts: cluster.members().cloned().collect(),
+        promised: Duration::ZERO,
     }
 }
 
@@ -243,5 +246,6 @@ fn fresh(metadata: Metadata) -> Recovered {
         rescue_epoch: metadata.rescue_epoch,
         rescued: None,
         changes: Changes::none_through(0),
+        promised: metadata.promised,
     }
 }

@@ -142,6 +142,7 @@ impl Core {
         let id = self.raw.raft.id;
         self.gone = gone(id, &self.cluster, &self.configuration);
         self.inflight.follow(id, &self.configuration);
+        self.lease.forget_all_but(&self.configuration);
         let record = self.configuration.to_conf_state();
         if let Err(disagreement) = self.cluster.agrees_with(&record) {
             self.disagree(index, &disagreement);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oarlock_membership::{Cluster, Configuration, ProposalId};
 use raft::eraftpb::{ConfState, Entry, HardState, Message};
@@ -182,6 +183,16 @@ pub enum Event {
         id: ProposalId,
         /// The members after it, or why they are as before.
         result: Result<Arc<Cluster>, ChangeMembersError>,
+    },
+    /// A voter promised less than a lease takes, or as much as that again, when it last answered this leader; reads by
+    /// lease need a majority that does. Said when it changes, and not of those who always did.
+    Promise {
+        /// Who.
+        by: u64,
+        /// For how long it withholds its vote.
+        promise: Duration,
+        /// Whether that is as long as a lease takes, which is [`Config::promise`](crate::Config::promise).
+        enough: bool,
     },
     /// The members changed; the transport has to follow.
     MembersChanged,

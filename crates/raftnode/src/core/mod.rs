@@ -191,7 +191,7 @@ impl Core {
             proposals: proposals::Proposals::new(config.max_waiting_proposals),
             changes: conf::Changes::default(),
             reads: reads::Reads::new(recovered.id, recovered.incarnation, config.election_ticks),
-            lease: lease::Lease::new(config, recovered.incarnation <= 1),
+            lease: lease::Lease::new(config, recovered),
             applied,
             last_leader: 0,
             last_role: (recovered.hard_state.term, Role::Follower, 0),
@@ -224,6 +224,7 @@ impl Core {
             return Err(StepError::Shed);
         }
         self.keep_promise(&message)?;
+        self.promise_heard(&message);
         if message.get_msg_type() == MessageType::MsgTimeoutNow && self.would_win_too_early() {
             return Err(Refused::NotNow("the log is not on disk to its end").into());
         }
@@ -503,6 +504,7 @@ impl Core {
                     inflight,
                     inflight_bytes,
                     snapshot: progress.pending_snapshot,
+                    promise_ms: self.lease.promise_of(*id),
                 }
             }));
             peers.sort_unstable_by_key(|peer| peer.id);
@@ -527,6 +529,8 @@ impl Core {
             learners: ids(&(self.configuration.learners() | self.configuration.learners_next())),
             peers,
             quarantined: self.quarantined,
+            promise_ms: self.lease.promise_of(raft.id),
+            leased: self.is_leased(),
             disk_stalled: self.stall.is_stalled(),
             ..Status::default()
         }

@@ -60,19 +60,18 @@ impl Reads {
         self.renewal = true;
     }
 
-    /// Of several answers the last will do: raft-rs gives them in order (O2). With the number of the try.
-    fn confirmed(&mut self, states: &[ReadState]) -> Option<(u64, ReadsConfirmed)> {
+    /// Of several answers the last will do: raft-rs gives them in order (O2).
+    fn confirmed(&mut self, states: &[ReadState]) -> Option<ReadsConfirmed> {
         let round = self.round.as_ref()?;
-        let own = |state: &ReadState| {
-            let attempt = (round.first_try..=round.last_try)
-                .rfind(|attempt| state.request_ctx == self.context(*attempt))?;
-            Some((attempt, state.index))
+        let own = |state: &&ReadState| {
+            (round.first_try..=round.last_try)
+                .any(|attempt| state.request_ctx == self.context(attempt))
         };
-        let mut own = states.iter().filter_map(own);
+        let mut own = states.iter().filter(own);
         let last = if planted("first-read-state-counts") { own.next() } else { own.next_back() };
-        let (attempt, index) = last?;
+        let index = last?.index;
         let tokens = self.round.take()?.tokens;
-        Some((attempt, ReadsConfirmed { tokens, index }))
+        Some(ReadsConfirmed { tokens, index })
     }
 }
 
@@ -130,14 +129,12 @@ impl Core {
             }
         }
         let context = reads.context(attempt);
-        self.lease_asked(attempt);
+        self.lease_asked(&context);
         self.raw.read_index(context);
     }
 
     pub(super) fn reads_confirmed(&mut self, states: &[ReadState]) -> Option<ReadsConfirmed> {
-        let (attempt, confirmed) = self.reads.confirmed(states)?;
-        self.lease_confirmed(attempt);
-        Some(confirmed)
+        self.reads.confirmed(states)
     }
 
     pub(super) fn tick_reads(&mut self) {
@@ -170,7 +167,7 @@ mod tests {
         let state = |attempt, index| ReadState { index, request_ctx: reads.context(attempt) };
         let states = [state(9, 1), state(1, 5), state(2, 6), state(4, 9)];
         let confirmed = reads.confirmed(&states);
-        assert_eq!(confirmed, Some((2, ReadsConfirmed { tokens: vec![7, 8], index: 6 })));
+        assert_eq!(confirmed, Some(ReadsConfirmed { tokens: vec![7, 8], index: 6 }));
         assert_eq!(reads.confirmed(&states), None, "the round is over");
     }
 }

@@ -73,6 +73,7 @@ impl Core {
         } else {
             persisted_messages.append(&mut ready.take_messages()); // O15
         }
+        self.lease.promise(&mut persisted_messages);
         let leads = self.raw.raft.state == StateRole::Leader;
         assert!(
             leads || now.messages.is_empty(),

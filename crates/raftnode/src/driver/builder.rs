@@ -115,7 +115,8 @@ impl NodeBuilder {
     /// Members are made known to it afterwards, as the log tells of them.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left running then, and nothing was written.
+    /// [`StartError`]; nothing is left running then, and nothing was written but what may be
+    /// [promised](Recovered::promise).
     pub fn start<S: StateMachine, T: Transport>(
         self,
         mut machine: S,
@@ -155,7 +156,8 @@ impl NodeBuilder {
     /// and the members.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left running then, and nothing was written.
+    /// [`StartError`]; nothing is left running then, and nothing was written but what may be
+    /// [promised](Recovered::promise).
     pub fn start_handoff<R: Send + 'static, T: Transport>(
         self,
         applied: u64,
@@ -223,7 +225,9 @@ impl Start {
         self,
         connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
     ) -> Result<Launched<R>, StartError> {
-        let Self { shared, recovered, store, queries, applied } = self;
+        let Self { shared, mut recovered, mut store, queries, applied } = self;
+        shared.config.validate()?;
+        recovered.promise(&mut *store, &shared.config)?;
         let view = recovered.view(store.reader(), shared.config.tail_cache_bytes)?;
         // raft-rs panics about a log that contradicts itself.
         let core = AssertUnwindSafe(|| Core::new(&shared.config, &recovered, view));

@@ -96,6 +96,9 @@ impl Node {
             self.early_election = None;
             return;
         }
+        if self.must_not_hasten() {
+            return;
+        }
         let cluster = self.core.cluster();
         let voters = cluster.voters().count();
         let transport = self.out.transport();

@@ -227,8 +227,8 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// As [`read_index`](Self::read_index), but a leader that holds a lease answers without asking anybody: linearizable
     /// as long as the assumption of [`Config::lease_reads`](crate::Config::lease_reads) holds, and stale when it does not.
-    /// Without a lease (not configured, on a follower, in a term in which leadership was to be handed over, while the
-    /// configuration changes) it is the same as `read_index`: right, and slower.
+    /// Without a lease (not configured, here or by a majority; on a follower; in a term in which leadership was to be handed
+    /// over; while the configuration changes) it is the same as `read_index`: right, and slower.
     #[doc(alias = "ReadOnlyLeaseBased")]
     pub fn read_lease(&self) -> Pending<u64, ReadError> {
         self.read(self.deadline(), true)
@@ -267,8 +267,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         let _ = self.shared().inbox.data(Data::Campaign); // a node too busy for it has no need of it
     }
 
-    /// Lets `ticks` heartbeat intervals pass at once. Not with [leases](crate::Config::lease_reads): an election before its
-    /// time would break them.
+    /// Lets `ticks` heartbeat intervals pass at once. Not, with [leases](crate::Config::lease_reads), while the leader's may
+    /// be in force: an election before its time would break it.
     pub fn advance_ticks(&self, ticks: u32) {
         let _ = self.shared().inbox.data(Data::AdvanceTicks(ticks)); // time that nobody takes notice of
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::events::{Control, Data};
+use crate::planted::planted;
 
 /// Peers' messages that may wait.
 const MAX_MESSAGES: usize = 4096;
@@ -98,12 +99,16 @@ impl Inbox {
     }
 
     /// Waits until something is there or `deadline` has passed; then takes all of it, in exchange for two empty queues.
+    ///
+    /// Returns when that was: not before any of it arrived. A lease must be in force at that time for the reads among it
+    /// ([`Core::set_time`](crate::core::Core::set_time)); it may have ended while this slept.
     pub(crate) fn take(
         &self,
         deadline: Instant,
         control: &mut VecDeque<Control>,
         data: &mut VecDeque<Data>,
-    ) {
+    ) -> Instant {
+        let before = Instant::now();
         self.sleep(deadline);
         self.linger();
         let mut queues = self.queues.lock();
@@ -113,6 +118,7 @@ impl Inbox {
         self.there.store(0, Ordering::Relaxed);
         std::mem::swap(&mut queues.control, control);
         std::mem::swap(&mut queues.data, data);
+        if planted("time-of-before-the-wait") { before } else { Instant::now() }
     }
 
     /// Waits until something is there or `deadline` has passed.
@@ -171,6 +177,8 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use raft::eraftpb::{Entry, Message};
 
     use super::*;
@@ -228,5 +236,27 @@ mod tests {
         inbox.gone();
         inbox.control(Control::Persisted { number: 1 });
         assert_eq!(empty(&inbox), (0, 0));
+    }
+
+    /// Otherwise a read would be answered by a lease that ended while the node thread slept, before the read was asked.
+    #[test]
+    fn nothing_arrives_after_the_time_at_which_it_was_taken() {
+        let inbox = Arc::new(Inbox::new(8));
+        let caller = {
+            let inbox = Arc::clone(&inbox);
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20)); // so that the other thread waits by now, most likely
+                let arrived = Instant::now();
+                inbox.data(Data::Campaign).expect("there is room");
+                arrived
+            })
+        };
+        let (mut control, mut data) = (VecDeque::new(), VecDeque::new());
+        let mut taken = inbox.take(Instant::now(), &mut control, &mut data);
+        while data.is_empty() {
+            taken = inbox.take(Instant::now() + Duration::from_secs(20), &mut control, &mut data);
+        }
+        let arrived = caller.join().expect("it does not panic");
+        assert!(taken >= arrived, "a time from before it arrived");
     }
 }

@@ -93,10 +93,7 @@ impl Node {
         let interval = shared.config.heartbeat_interval;
         let mut out = Outbox::new(Arc::clone(&shared), transport);
         let others = contacts.iter().any(|member| member.id != shared.id);
-        let hasten = others
-            && shared.config.initial_tick_advance
-            && !interval.is_zero()
-            && shared.config.lease().is_zero(); // no election before its time
+        let hasten = others && shared.config.initial_tick_advance && !interval.is_zero();
         let (own, transport) = (shared.id, Arc::clone(out.transport()));
         out.known.add(own, &*transport, contacts.into_iter());
         let mut node = Self {
@@ -163,9 +160,9 @@ impl Node {
             if self.threads.seat.is_inline() {
                 look.wait(done, || (!inbox.is_empty()).then_some(()), || inbox.sleep(wake));
             }
-            inbox.take(wake, &mut control, &mut data);
+            let taken = inbox.take(wake, &mut control, &mut data);
             done = data.len();
-            self.core.set_time(self.started.elapsed());
+            self.core.set_time(taken.saturating_duration_since(self.started));
             for control in control.drain(..) {
                 self.on_control(control)?;
             }
@@ -432,7 +429,8 @@ impl Node {
                 Data::Unreachable(peer) => self.core.handle_unreachable(peer),
                 Data::Refused { peer, refusal } => self.on_refusal(peer, &refusal),
                 Data::Campaign => self.core.handle_campaign(),
-                Data::AdvanceTicks(_) if self.has_leases() => {} // no election before its time
+                // Its promise to its leader lasts for ticks, which are to last as long as they do by the clock.
+                Data::AdvanceTicks(_) if self.must_not_hasten() => {}
                 Data::AdvanceTicks(ticks) => {
                     self.core.advance_ticks(ticks);
                     self.count();
@@ -476,8 +474,8 @@ impl Node {
         }
     }
 
-    fn has_leases(&self) -> bool {
-        !self.shared.config.lease().is_zero()
+    pub(super) fn must_not_hasten(&self) -> bool {
+        self.core.is_bound() && !planted("hastened-despite-a-promise")
     }
 
     fn message_refused(&mut self, from: u64, error: &StepError) {
@@ -526,6 +524,7 @@ impl Node {
                     fail_point!("raftAfterAnswerChange", self.shared.id);
                 }
                 Event::MembersChanged => self.members_changed()?,
+                Event::Promise { by, promise, enough } => self.promise_heard(by, promise, enough),
                 Event::SnapshotWanted(wish) => {
                     log::info!(id:% = Hex(self.shared.id), to:% = Hex(wish.to); "a follower needs a newer snapshot");
                     let _ = self.threads.apply.send(handoff::Job::Snapshot); // if it has gone, it has said why
@@ -555,6 +554,20 @@ impl Node {
     pub(super) fn refuse(&self, id: oarlock_membership::ProposalId, error: ProposeError) {
         self.shared.counters.proposals_failed.add(1);
         self.waiters.refuse(id, error);
+    }
+
+    fn promise_heard(&self, by: u64, promise: Duration, enough: bool) {
+        let (id, by) = (self.shared.id, Hex(by));
+        let takes = self.shared.config.promise();
+        if enough {
+            log::info!(id:% = Hex(id), by:%, promise:?, takes:?; "a voter promises what a lease takes");
+        } else {
+            log::warn!(
+                id:% = Hex(id), by:%, promise:?, takes:?;
+                "a voter withholds its vote for less than a lease takes: it has no lease reads, or a shorter election \
+                 timeout; unless a majority does, reads by lease are answered by rounds"
+            );
+        }
     }
 
     fn members_changed(&mut self) -> Result<(), NodeError> {

@@ -20,6 +20,9 @@ pub use forward::{Forward, ForwardKind, ForwardRefusal, ForwardReply};
 mod hello;
 pub use hello::Hello;
 
+mod promise;
+pub use promise::{promise, set_promise};
+
 mod validate;
 pub use validate::{Refused, View, check_conf_state, validate};
 

@@ -1,6 +1,7 @@
 //! Each check has a log that trips it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use oarlock_raftnode::bootstrap::{Boot, BootError, Metadata, boot};
 use oarlock_raftnode::membership::{Change, Cluster, Member};
@@ -21,6 +22,7 @@ fn whose(cluster: &Cluster) -> Metadata {
         incarnation: 1,
         rescue_epoch: 0,
         contacts: Vec::new(),
+        promised: Duration::ZERO,
     }
 }
 

@@ -6,6 +6,8 @@ mod passes;
 mod place;
 mod standalone;
 
+use std::time::Duration;
+
 use oarlock_raftnode::bootstrap::{Boot, BootError, Metadata, Recovered, boot, is_initialised};
 use oarlock_raftnode::membership::{Change, Cluster, Member};
 use oarlock_raftnode::raft::eraftpb::EntryType;
@@ -152,6 +154,7 @@ fn metadata_reads_back_or_is_an_error() {
         incarnation: 4,
         rescue_epoch: 5,
         contacts: founders(2).members().cloned().collect(),
+        promised: Duration::from_millis(500),
     };
     assert_eq!(Metadata::decode(metadata.encode()), Ok(metadata.clone()));
     let encoded = metadata.encode();

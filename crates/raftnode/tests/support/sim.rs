@@ -51,6 +51,8 @@ pub(crate) struct SimNode {
     pub(crate) roles: Vec<(u64, Role)>,
     pub(crate) quarantined: bool,
     pub(crate) removed: bool,
+    /// Who promised less than a lease takes, or enough again, as often as that was said.
+    pub(crate) promises: Vec<(u64, bool)>,
     /// Messages that left before the write of their own Ready was durable.
     pub(crate) early: Vec<Message>,
 }
@@ -58,6 +60,8 @@ pub(crate) struct SimNode {
 /// Cores, disks, and a network that delivers nothing by itself.
 pub(crate) struct Sim {
     pub(crate) config: Config,
+    /// Of those who start with another configuration from now on.
+    pub(crate) configs: BTreeMap<u64, Config>,
     pub(crate) founders: Cluster,
     pub(crate) nodes: BTreeMap<u64, SimNode>,
     pub(crate) net: VecDeque<(u64, u64, Packet)>,
@@ -66,6 +70,8 @@ pub(crate) struct Sim {
     /// Every entry that was ever applied anywhere, by index: none may change (no divergence, nothing lost).
     pub(crate) history: BTreeMap<u64, (u64, Vec<u8>)>,
     snapshot_catchup: u64,
+    /// Whether those who start make durable what they promise.
+    pub(crate) writes_promises: bool,
 }
 
 pub(crate) fn founders(count: u64) -> Cluster {
@@ -91,12 +97,14 @@ impl Sim {
         let founders = founders(count);
         let mut sim = Self {
             config,
+            configs: BTreeMap::new(),
             founders,
             nodes: BTreeMap::new(),
             net: VecDeque::new(),
             cut: Vec::new(),
             history: BTreeMap::new(),
             snapshot_catchup: 2,
+            writes_promises: true,
         };
         for id in 1..=count {
             let cluster = sim.founders.clone();
@@ -107,9 +115,13 @@ impl Sim {
 
     pub(crate) fn boot(&mut self, id: u64, store: MemStore, snapshots: MemSnapshots, how: &Boot) {
         let mut log = store.clone();
-        let recovered = boot(&mut log, &snapshots, how).expect("it boots");
+        let config = self.configs.get(&id).unwrap_or(&self.config);
+        let mut recovered = boot(&mut log, &snapshots, how).expect("it boots");
+        if self.writes_promises {
+            recovered.promise(&mut log, config).expect("it writes");
+        }
         let view = recovered.view(store.reader(), self.config_cache()).expect("it reads");
-        let core = Core::new(&self.config, &recovered, view).expect("it starts");
+        let core = Core::new(config, &recovered, view).expect("it starts");
         let mut lines = Vec::new();
         if let Some(id) = recovered.snapshot_id() {
             let mut source = snapshots.open(id).expect("it is there");
@@ -139,6 +151,7 @@ impl Sim {
             roles: Vec::new(),
             quarantined: false,
             removed: false,
+            promises: Vec::new(),
             early: Vec::new(),
             core,
             store,
@@ -211,6 +224,7 @@ impl Sim {
                 Event::Members { id, result } => node.changed.push((id, result.map(drop))),
                 Event::Quarantined(_) => node.quarantined = true,
                 Event::Removed => node.removed = true,
+                Event::Promise { by, enough, .. } => node.promises.push((by, enough)),
                 Event::Disagreement { index, reason } => {
                     panic!("node {id}, entry {index}: {reason}")
                 }
