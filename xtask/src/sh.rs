@@ -28,6 +28,12 @@ pub(crate) fn cargo(dir: &Path) -> Command {
     command
 }
 
+/// Whether the `protoc` on the `PATH` is a 3.x, with which raft-proto's other codec is built: it says `libprotoc 3.21.12`.
+pub(crate) fn has_protoc() -> bool {
+    let said = capture(Command::new("protoc").arg("--version")).unwrap_or_default();
+    said.split_whitespace().last().is_some_and(|version| version.starts_with("3."))
+}
+
 /// Runs `command`, its output going where ours goes.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     match command.status() {

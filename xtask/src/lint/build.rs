@@ -3,7 +3,6 @@
 use super::Report;
 use crate::sh;
 use std::path::Path;
-use std::process::Command;
 
 /// One configuration of the workspace that must build without a warning.
 struct Lane {
@@ -38,7 +37,14 @@ const MATRIX: &[Lane] = &[
 /// Only where a protoc 3.x is at hand: this codec generates its code with it.
 const PROST_LANE: Lane = Lane {
     name: "raftnode, prost-codec",
-    args: &["-p", "oarlock-raftnode", "--no-default-features", "--features", "prost-codec,wal"],
+    args: &[
+        "-p",
+        "oarlock-raftnode",
+        "--all-targets",
+        "--no-default-features",
+        "--features",
+        "prost-codec,wal,testing",
+    ],
 };
 
 pub(super) fn fmt(root: &Path) -> Report {
@@ -52,7 +58,7 @@ pub(super) fn clippy(root: &Path) -> Report {
     for lane in MATRIX {
         report.check(clippy_lane(root, lane));
     }
-    if protoc_version().is_some_and(|version| version.starts_with("3.")) {
+    if sh::has_protoc() {
         report.check(clippy_lane(root, &PROST_LANE));
     } else {
         report.skip(format!("clippy lane `{}`: needs a protoc 3.x on PATH", PROST_LANE.name));
@@ -88,12 +94,6 @@ pub(super) fn codegen(root: &Path) -> Report {
         ["run", "--quiet", "-p", "xtask", "--features", "codegen", "--", "codegen", "--check"];
     report.check(sh::capture(sh::cargo(root).args(args)));
     report
-}
-
-/// What `protoc` on the `PATH` calls itself: `libprotoc 3.21.12` gives `3.21.12`.
-fn protoc_version() -> Option<String> {
-    let said = sh::capture(Command::new("protoc").arg("--version")).ok()?;
-    said.split_whitespace().last().map(str::to_owned)
 }
 
 #[cfg(test)]
