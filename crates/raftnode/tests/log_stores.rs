@@ -147,6 +147,26 @@ mod wal {
         assert!(matches!(log.append(&batch), Err(LogError::Poisoned)));
     }
 
+    /// And both stores say for which file there was none.
+    #[test]
+    fn a_full_disk_is_told_with_the_file() {
+        use std::io::Write;
+        let disk = SimDisk::new();
+        let mut log = options(&disk).create().expect("a new disk takes a log");
+        let mut sink = log.snapshots().create(SnapshotId { index: 1, term: 1 }).expect("room");
+        disk.set_capacity(Some(disk.used()));
+        let error = (1..1000).find_map(|index| {
+            let mut entry = oarlock_raftnode::testing::entry(index, 1);
+            entry.data = vec![b'x'; 2000].into();
+            log.append(&LogBatch { entries: &[entry], ..LogBatch::default() }).err()
+        });
+        let Some(LogError::NoSpace { source }) = error else { panic!("{error:?}") };
+        assert!(source.to_string().contains("/data/wal/0000000"), "{source}");
+        let told = sink.write_all(&vec![b'x'; 1 << 20]).expect_err("there is no room");
+        assert_eq!(told.kind(), std::io::ErrorKind::StorageFull, "{told}");
+        assert!(told.to_string().contains("/data/snap/"), "{told}");
+    }
+
     #[test]
     fn an_entry_with_a_context_is_refused() {
         let mut log = options(&SimDisk::new()).create().expect("a new disk takes a log");

@@ -50,12 +50,9 @@ pub(crate) fn log(error: &WalError, dir: &Path) -> Failure {
         WalError::NotFound { dir } => Failure::from_error(Kind::Usage, error)
             .at(dir, None)
             .help("give the --data-dir of a member that has run"),
-        WalError::NoSpace { path, .. } => Failure::from_error(Kind::Io, error)
-            .at(path, None)
-            .help("make room on the disk, then start again"),
-        WalError::Io { path, source, .. } | WalError::NotPrepared { path, source } => {
-            io_failure(error, source).at(path, None)
-        }
+        WalError::NoSpace { source, .. }
+        | WalError::Io { source, .. }
+        | WalError::NotPrepared { source, .. } => io_failure(error, source),
         other => Failure::from_error(Kind::Io, other).help(LOOK_AT_DISK),
     }
 }
@@ -68,7 +65,7 @@ pub(crate) fn snapshot_file(error: &FileError) -> Failure {
         FileError::UnknownVersion { path, .. } => Failure::from_error(Kind::Damaged, error)
             .at(path, None)
             .help("start the version of oarlock that wrote it"),
-        FileError::Io { path, source, .. } => io_failure(error, source).at(path, None),
+        FileError::Io { source, .. } => io_failure(error, source),
         other => Failure::from_error(Kind::Io, other).help(LOOK_AT_DISK),
     }
 }
@@ -76,6 +73,10 @@ pub(crate) fn snapshot_file(error: &FileError) -> Failure {
 /// A file that could not be opened, read or written.
 fn io_failure(error: &(dyn std::error::Error + 'static), source: &io::Error) -> Failure {
     let failure = Failure::from_error(Kind::Io, error);
+    let failure = match file_of(error) {
+        Some(path) => failure.at(path, None),
+        None => failure,
+    };
     match source.kind() {
         io::ErrorKind::PermissionDenied => {
             failure.help("let the user that runs oarlock own the --data-dir")
@@ -83,6 +84,25 @@ fn io_failure(error: &(dyn std::error::Error + 'static), source: &io::Error) -> 
         io::ErrorKind::StorageFull => failure.help("make room on the disk, then start again"),
         _ => failure.help(LOOK_AT_DISK),
     }
+}
+
+/// The file that an error, or one of its causes, is about.
+fn file_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Path> {
+    if let Some(
+        WalError::NoSpace { path, .. }
+        | WalError::NotPrepared { path, .. }
+        | WalError::Io { path, .. },
+    ) = error.downcast_ref()
+    {
+        return Some(path);
+    }
+    if let Some(FileError::Io { path, .. }) = error.downcast_ref() {
+        return Some(path);
+    }
+    // `source` of an `io::Error` passes over the error that it was made of.
+    let made_of = error.downcast_ref().and_then(io::Error::get_ref);
+    let made_of = made_of.map(|error| error as &(dyn std::error::Error + 'static));
+    file_of(made_of.or_else(|| error.source())?)
 }
 
 /// What is on disk is nothing to start from.
@@ -161,10 +181,7 @@ fn log_error(error: &LogError) -> Failure {
                 None => failure,
             }
         }
-        LogError::Io { source, .. } => io_failure(error, source),
-        LogError::NoSpace => {
-            Failure::from_error(Kind::Io, error).help("make room on the disk, then start again")
-        }
+        LogError::Io { source, .. } | LogError::NoSpace { source } => io_failure(error, source),
         LogError::Poisoned => Failure::from_error(Kind::Io, error).help(LOOK_AT_DISK),
         other => Failure::from_error(Kind::Internal, other),
     }
@@ -175,9 +192,8 @@ fn snapshot_error(error: &SnapshotError) -> Failure {
         SnapshotError::Corrupt { .. } | SnapshotError::NotFound(_) => {
             Failure::from_error(Kind::Damaged, error).help(REPLACE)
         }
-        SnapshotError::Io { source, .. } => io_failure(error, source),
-        SnapshotError::NoSpace => {
-            Failure::from_error(Kind::Io, error).help("make room on the disk, then start again")
+        SnapshotError::Io { source, .. } | SnapshotError::NoSpace { source } => {
+            io_failure(error, source)
         }
         other => Failure::from_error(Kind::Internal, other),
     }
@@ -216,7 +232,10 @@ mod tests {
             ),
             (boot(&BootError::LogShorterThanCommit { commit: 2, last: 1 }), Kind::Damaged),
             (boot(&BootError::Removed { id: 1 }), Kind::NotMember),
-            (boot(&BootError::Log(LogError::NoSpace)), Kind::Io),
+            (
+                boot(&BootError::Log(LogError::NoSpace { source: io(io::ErrorKind::StorageFull) })),
+                Kind::Io,
+            ),
             (start(&StartError::Restore("damaged".into())), Kind::Damaged),
             (end(&poisoned()).expect_err("a failure"), Kind::Io),
             (end(&NodeEnd::Removed).expect_err("a failure"), Kind::NotMember),
@@ -239,6 +258,28 @@ mod tests {
         // A directory is no file of the log, whatever its name.
         let failure = Failure::new(Kind::Io, "no").at("data", None).within(Path::new("member/wal"));
         assert_eq!(failure.place(), (Some(Path::new("data")), None));
+    }
+
+    /// What filled up or failed, also where a store's error came through the library.
+    #[test]
+    fn a_disk_that_refuses_names_the_file() {
+        let full = || io(io::ErrorKind::StorageFull);
+        let path = || Path::new("/data/member/wal/00000004.wal").to_owned();
+        let wrap = |error: WalError| io::Error::new(io::ErrorKind::StorageFull, error);
+        let in_log =
+            LogError::NoSpace { source: wrap(WalError::NoSpace { path: path(), source: full() }) };
+        let sync = wrap(WalError::Io { op: "sync", path: path(), source: full() });
+        let in_sync = LogError::Io { op: "sync", source: sync };
+        let file = FileError::Io { op: "write", path: path(), source: full() };
+        let in_snapshot =
+            SnapshotError::NoSpace { source: io::Error::new(io::ErrorKind::StorageFull, file) };
+        for error in
+            [NodeError::Log(in_log), NodeError::Log(in_sync), NodeError::Snapshot(in_snapshot)]
+        {
+            let failure = end(&NodeEnd::Failed(Arc::new(error))).expect_err("a failure");
+            assert_eq!((failure.kind(), failure.place()), (Kind::Io, (Some(&*path()), None)));
+            assert!(failure.text().contains("/data/member/wal/00000004.wal"), "{}", failure.text());
+        }
     }
 
     #[test]

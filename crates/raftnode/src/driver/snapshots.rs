@@ -115,7 +115,7 @@ fn write_file(
     view: &mut dyn SnapshotView,
 ) -> Result<u64, SnapshotError> {
     let wrap = |source: io::Error| match source.kind() {
-        io::ErrorKind::StorageFull => SnapshotError::NoSpace,
+        io::ErrorKind::StorageFull => SnapshotError::NoSpace { source },
         _ => SnapshotError::Io { op: "write", source },
     };
     let mut sink = store.create(head.id())?;

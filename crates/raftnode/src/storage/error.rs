@@ -46,7 +46,10 @@ pub enum LogError {
     },
     /// The disk is full. Nothing was written; make room and try again.
     #[error("no space left for the log")]
-    NoSpace,
+    NoSpace {
+        /// What the store, or the operating system, says of it: for which file, if the store keeps files.
+        source: io::Error,
+    },
     /// What was acknowledged does not read back. Not repairable here: restore the member from its peers.
     #[error("the log is damaged: {detail}")]
     Corrupt {
@@ -88,7 +91,10 @@ pub enum SnapshotError {
     },
     /// The disk is full. Nothing is left behind; make room and try again.
     #[error("no space left for a snapshot")]
-    NoSpace,
+    NoSpace {
+        /// What the store, or the operating system, says of it: for which file, if the store keeps files.
+        source: io::Error,
+    },
     /// The operating system refused.
     #[error("cannot {op} a snapshot")]
     Io {

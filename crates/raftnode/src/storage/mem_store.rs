@@ -224,7 +224,7 @@ impl LogStore for MemStore {
         }
         inner.current.check(batch)?;
         if inner.faults.full {
-            return Err(LogError::NoSpace);
+            return Err(LogError::NoSpace { source: io::ErrorKind::StorageFull.into() });
         }
         if std::mem::take(&mut inner.faults.append) {
             inner.poisoned = true;

@@ -293,7 +293,10 @@ pub(super) fn log_error(error: oarlock_wal::Error) -> LogError {
         Error::Gap { index, next, .. } => LogError::Gap { found: index, expected: next },
         Error::TooLarge { bytes, .. } => LogError::TooLarge { bytes },
         Error::NotCovered { before, .. } => LogError::NoMark { before },
-        Error::NoSpace { .. } => LogError::NoSpace,
+        // The path is in these errors' texts, and in the errors themselves for whoever asks `io::Error::get_ref`.
+        Error::NoSpace { ref source, .. } => {
+            LogError::NoSpace { source: io::Error::new(source.kind(), error) }
+        }
         Error::Poisoned | Error::Closed => LogError::Poisoned,
         Error::Corrupt { segment, offset, .. } | Error::UnknownVersion { segment, offset, .. } => {
             let place = Some((segment.to_string().into(), offset));
@@ -303,7 +306,6 @@ pub(super) fn log_error(error: oarlock_wal::Error) -> LogError {
             LogError::Io { op: "make room in", source: io::Error::new(source.kind(), error) }
         }
         Error::Io { op, ref source, .. } => {
-            // The path is in the text.
             LogError::Io { op, source: io::Error::new(source.kind(), error) }
         }
         other => LogError::Other(Box::new(other)),
@@ -371,7 +373,7 @@ fn snapshot_error(id: SnapshotId, error: snapshot::Error) -> SnapshotError {
             SnapshotError::Corrupt { id, detail: error.to_string() }
         }
         Error::Io { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            SnapshotError::NoSpace
+            SnapshotError::NoSpace { source: io::Error::new(source.kind(), error) }
         }
         Error::Io { op, ref source, .. } => {
             SnapshotError::Io { op, source: io::Error::new(source.kind(), error) }

@@ -183,7 +183,7 @@ fn a_full_disk_is_told_as_such() {
     let id = cluster.members().next().expect("one").id;
     let found = Boot::New { id, cluster };
     let result: Result<Recovered, _> = boot(&mut log, &MemSnapshots::new(), &found);
-    assert!(matches!(result, Err(BootError::Log(oarlock_raftnode::LogError::NoSpace))));
+    assert!(matches!(result, Err(BootError::Log(oarlock_raftnode::LogError::NoSpace { .. }))));
     assert_eq!(log.state().expect("readable").metadata, "");
     log.set_full(false);
     boot(&mut log, &MemSnapshots::new(), &found).expect("there is room now");
