@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) listen_peer: Vec<ListenUrl>,
     pub(crate) listen_client: Vec<ListenUrl>,
     pub(crate) advertise_peer: Vec<String>,
+    /// Those of them that somebody gave on purpose: the default says nothing about who this member is.
+    pub(crate) claimed_peer: Vec<String>,
     pub(crate) advertise_client: Vec<String>,
     /// Name and peer URLs of each founding member.
     pub(crate) initial_cluster: Vec<(String, Vec<String>)>,
@@ -102,6 +104,10 @@ impl Config {
             listen_peer: listen("--listen-peer-urls", &flags.listen_peer_urls)?,
             listen_client: listen("--listen-client-urls", &flags.listen_client_urls)?,
             advertise_client: urls("--advertise-client-urls", &flags.advertise_client_urls)?,
+            claimed_peer: match given("initial-advertise-peer-urls") {
+                true => advertise_peer.clone(),
+                false => Vec::new(),
+            },
             advertise_peer,
             initial_cluster,
             initial_state: match flags.initial_cluster_state.as_str() {

@@ -21,7 +21,7 @@ use crate::{
     http::Observed,
     kv::{Outcome, Published, Reply},
     metrics::{Metrics, Reading},
-    peers,
+    peers::{self, Place},
     readiness::{self, Readiness},
 };
 
@@ -53,14 +53,16 @@ impl Node {
         Self(Arc::new(Inner { handle, transport, wal, published, metrics, others }))
     }
 
-    /// Waits until one of the members that were known at the start says whether this one has a place among them.
+    /// Waits until one of the members that were known at the start says whether this one has a place among them, and
+    /// whether that place is at the peer URLs that it claims.
     ///
     /// # Errors
-    /// It has none; see [`peers::check_welcome`].
-    pub(crate) fn check_welcome(&self) -> Result<(), Failure> {
+    /// It has none, or another; see [`peers::check_welcome`].
+    pub(crate) fn check_welcome(&self, claimed: &[String]) -> Result<(), Failure> {
         let handle = &self.0.handle;
         let stopping = || handle.end().is_some();
-        peers::check_welcome(handle.cluster().id(), handle.id(), &self.0.others, &stopping)
+        let own = Place { cluster_id: handle.cluster().id(), id: handle.id(), claimed };
+        peers::check_welcome(own, &self.0.others, &stopping)
     }
 
     /// The library's handle.

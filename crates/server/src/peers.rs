@@ -20,14 +20,16 @@ const ANSWER: Duration = Duration::from_secs(1);
 const JOIN: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// The cluster as the member at `urls` has applied it; `None` if nobody there says.
+/// The cluster as the member at `urls` has applied it; `None` if nobody there says, or has not applied it yet.
 fn ask(urls: &[String]) -> Option<Cluster> {
     let answer: Bytes = query_members(urls, ANSWER)
         .map_err(|error| log::debug!(error:%; "a peer does not answer"))
         .ok()?;
-    Cluster::decode(&answer)
+    let cluster = Cluster::decode(&answer)
         .map_err(|error| log::warn!(error:%, urls:? = urls; "a peer's answer cannot be read"))
-        .ok()
+        .ok()?;
+    let has_any = cluster.members().len() > 0;
+    has_any.then_some(cluster)
 }
 
 /// The answers of all `members`, asked at once: silence costs the same however many are silent.
@@ -148,29 +150,42 @@ fn join_failure(error: &JoinError) -> Failure {
     }
 }
 
+/// What a member takes for its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) cluster_id: u64,
+    pub(crate) id: u64,
+    /// The peer URLs that its flags say are its own; none if they say nothing.
+    pub(crate) claimed: &'a [String],
+}
+
 /// Asks the other members, again and again until one of them says something, whether this one has a place among them:
 /// it may have been removed while it was down, or everybody else may belong to another cluster by now. The transport
-/// refuses the same peers by itself; this is for a clear end instead of a member that waits for ever.
+/// refuses the same peers by itself; this is for a clear end instead of a member that waits for ever. And for a member
+/// that was started with the data directory of another one, or a copy of it: two of one id would vote twice.
 ///
 /// # Errors
 /// What the others say (exit 78).
 pub(crate) fn check_welcome(
-    cluster_id: u64,
-    id: u64,
+    own: Place<'_>,
     others: &[Vec<String>],
     stopping: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
+    // What is to be found where it listens itself is no other.
+    let is_own = |urls: &[String]| urls.iter().any(|url| own.claimed.contains(url));
+    let others: Vec<_> = others.iter().filter(|urls| !is_own(urls)).cloned().collect();
     while !others.is_empty() && !stopping() {
-        let answers = ask_all(others);
+        let answers = ask_all(&others);
         if answers.iter().any(Option::is_some) {
-            return judge_welcome(cluster_id, id, &answers);
+            return judge_welcome(own, &answers);
         }
         thread::sleep(AGAIN);
     }
     Ok(())
 }
 
-fn judge_welcome(cluster_id: u64, id: u64, answers: &[Option<Cluster>]) -> Result<(), Failure> {
+fn judge_welcome(own: Place<'_>, answers: &[Option<Cluster>]) -> Result<(), Failure> {
+    let Place { cluster_id, id, .. } = own;
     let mut strangers = 0;
     for known in answers.iter().flatten() {
         if known.is_removed(id) {
@@ -184,6 +199,7 @@ fn judge_welcome(cluster_id: u64, id: u64, answers: &[Option<Cluster>]) -> Resul
             );
         }
     }
+    check_place(own, answers)?;
     if strangers < answers.len() {
         return Ok(()); // one of ours may be among the silent
     }
@@ -193,6 +209,35 @@ fn judge_welcome(cluster_id: u64, id: u64, answers: &[Option<Cluster>]) -> Resul
     Err(Failure::new(Kind::NotMember, error).help(
         "check --data-dir; if the other cluster replaced this one, start with an empty directory after \
          `etcdctl member add`",
+    ))
+}
+
+/// Refuses to serve from the peer URLs of another member, if everybody says that they are another's.
+///
+/// One who does not may know more: a member that took over the URLs of another, by an update of both, is at home there.
+fn check_place(own: Place<'_>, answers: &[Option<Cluster>]) -> Result<(), Failure> {
+    let ours = answers.iter().flatten().filter(|known| known.id() == own.cluster_id);
+    let mut holder = None;
+    for known in ours {
+        let Some(listed) = known.member(own.id) else { continue }; // it has not heard of this one yet
+        let holders = own.claimed.iter().filter_map(|url| known.member_by_peer_url(url));
+        match holders.reduce(|first, other| if other.id == own.id { other } else { first }) {
+            Some(member) if member.id != own.id => holder = Some((listed, member)),
+            _ => return Ok(()),
+        }
+    }
+    let Some((listed, other)) = holder else { return Ok(()) };
+    let error = format_args!(
+        "the data is of member {:x} ({}, {}), and the flags give it the peer URLs of member {:x} ({})",
+        own.id,
+        listed.name,
+        listed.peer_urls.join(","),
+        other.id,
+        other.name,
+    );
+    Err(Failure::new(Kind::NotMember, error).help(
+        "check --data-dir: it belongs to the other member's place, or is a copy of its data; if the member has moved, \
+         tell the cluster first (etcdctl member update)",
     ))
 }
 
@@ -249,11 +294,53 @@ mod tests {
             (&[ours, Some(without_us)], Some("permanently removed")),
         ];
         for (answers, expected) in cases {
-            let failure = judge_welcome(1, 7, answers).err();
+            let own = Place { cluster_id: 1, id: 7, claimed: &[] };
+            let failure = judge_welcome(own, answers).err();
             assert_eq!(failure.is_some(), expected.is_some(), "{answers:?}");
             if let (Some(failure), Some(expected)) = (failure, expected) {
                 assert!(failure.text().contains(expected) && failure.kind() == Kind::NotMember);
             }
         }
+    }
+
+    #[test]
+    fn nobody_serves_from_the_place_of_another() {
+        let listed = [("a", ["http://h1:1"]), ("b", ["http://h2:1"]), ("c", ["http://h3:1"])];
+        let all = Cluster::from_initial("t", &listed).expect("valid");
+        let [a, b] = ["a", "b"].map(|name| all.member_by_name(name).expect("listed").id);
+        let cluster_id = all.id();
+        let mut moved = all.clone(); // a went to h4, and b to where it was
+        for (id, url) in [(a, "http://h4:1"), (b, "http://h1:1")] {
+            moved.update_peer_urls(id, &[url.to_owned()]).expect("nobody else is there");
+        }
+        let (all, moved, empty) = (Some(all), Some(moved), Some(Cluster::new(cluster_id)));
+        let (h1, h2, h9) = ("http://h1:1", "http://h2:1", "http://h9:1");
+        type Case<'a> = (&'a [&'a str], &'a [Option<Cluster>], bool);
+        let cases: [Case<'_>; 9] = [
+            (&[h1], &[all.clone(), all.clone()], true),
+            (&[h2], &[all.clone(), None], false),
+            (&[h2], &[all.clone(), all.clone()], false),
+            (&[h2], &[all.clone(), empty.clone()], false), // it has not heard of anybody
+            (&[h2, h1], &[all.clone(), all.clone()], true),
+            (&[h9], &[all.clone(), all.clone()], true), // behind a translation of addresses
+            (&[], &[all.clone(), all.clone()], true),
+            (&[h2], &[None, empty], true),
+            (&[h1], &[moved.clone(), moved.clone()], false),
+        ];
+        for (claimed, answers, good) in cases {
+            let claimed: Vec<String> = claimed.iter().map(ToString::to_string).collect();
+            let own = Place { cluster_id, id: a, claimed: &claimed };
+            let judged = judge_welcome(own, answers);
+            assert_eq!(judged.is_ok(), good, "{claimed:?} {answers:?}");
+            let failure = judged.err().map(|failure| (failure.kind(), failure.text().to_owned()));
+            let told = failure.is_none_or(|(kind, text)| {
+                kind == Kind::NotMember && text.contains("the data is of member")
+            });
+            assert!(told, "{claimed:?}");
+        }
+        // Of those who update, one may be behind.
+        let claimed = [h1.to_owned()];
+        let own = Place { cluster_id, id: b, claimed: &claimed };
+        judge_welcome(own, &[all, moved]).expect("b lives there by now");
     }
 }

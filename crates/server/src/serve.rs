@@ -140,8 +140,8 @@ async fn serve(
 
     let handle = node.handle().clone();
     let ended = on_a_thread("oarlock-end", move || Some(handle.wait_end()));
-    let known = node.clone();
-    let unwelcome = on_a_thread("oarlock-welcome", move || known.check_welcome().err());
+    let (known, claimed) = (node.clone(), config.claimed_peer.clone());
+    let unwelcome = on_a_thread("oarlock-welcome", move || known.check_welcome(&claimed).err());
     let mut verdict = Ok(());
     tokio::select! {
         Ok(end) = ended => verdict = fault::end(&end),

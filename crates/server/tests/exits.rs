@@ -230,3 +230,27 @@ fn wiped_founder_is_refused_while_its_peers_know_it() {
         Ok(())
     });
 }
+
+/// Each would be a member that nobody can reach, and of a copied directory there would be two.
+#[test]
+fn data_of_another_member_exits_78() {
+    scenario("swapped directories", |scratch| {
+        let mut cluster = oarlock_tests::Cluster::start(scratch, 3)?;
+        let dirs = [0, 1].map(|member| {
+            cluster.members[member].kill();
+            cluster.members[member].flags.data_dir.clone()
+        });
+        for (member, own, other) in [(0, &dirs[0], &dirs[1]), (1, &dirs[1], &dirs[0])] {
+            let member = &mut cluster.members[member];
+            member.flags.data_dir.clone_from(other);
+            let end = member.spawn()?.wait(BOUND)?;
+            let log = member.log_text();
+            assert_eq!(end.code(), Some(78), "{log}");
+            assert!(log.contains("give it the peer URLs of member"), "{log}");
+            member.flags.data_dir.clone_from(own);
+        }
+        cluster.start_all()?; // and where they belong they serve
+        cluster.client(0)?.put("k", "v")?;
+        Ok(())
+    });
+}
