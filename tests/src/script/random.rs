@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use fastrand::Rng;
 use oarlock_raftnode::bootstrap::Boot;
@@ -22,8 +23,8 @@ const SHOWN: usize = 60;
 /// Ids up to this one may become members.
 const MAX_ID: u64 = 8;
 
-/// How many runs it may take to find out which steps of a failing schedule matter.
-const TRIES: usize = 200;
+/// How long it may take to find out which steps of a failing schedule matter.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a simulation came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub fn simulate(seed: u64, steps: usize) -> Result<Simulated, String> {
     let all: Vec<u64> = (0..steps as u64).collect();
     run(seed, &all, usize::MAX).map_err(|(failed_at, first)| {
         let upto = all[..failed_at.min(steps)].to_vec();
-        let few = shrink(upto, TRIES, |steps| run(seed, steps, usize::MAX).is_err());
+        let few = shrink(upto, PATIENCE, |steps| run(seed, steps, usize::MAX).is_err());
         // Once more, with all details of the end.
         let again = run(seed, &few, few.len().saturating_sub(8));
         let (_, detailed) = again.err().unwrap_or((failed_at, first));

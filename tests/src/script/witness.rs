@@ -6,7 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use oarlock_raftnode::core::MembersApplied;
 use oarlock_raftnode::membership::{ChangeEntry, Cluster, Configuration, ProposalId};
 use oarlock_raftnode::raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
-use oarlock_raftnode::{AttributeUpdate, LogReader, LogStore, MemStore, Payload, Role, convert};
+use oarlock_raftnode::{
+    AttributeUpdate, LogReader, LogStore, MemStore, Payload, Role, Verdict, Window, convert,
+};
 
 use super::life::Life;
 use super::node::{Node, Shadow};
@@ -26,6 +28,8 @@ pub(super) struct Witness {
     committed_in: Vec<u64>,
     /// Members and configuration after each entry that concerns them, the beginning included.
     fold: Vec<(u64, Cluster, Configuration)>,
+    /// The ids of what was committed: what comes a second time, or too late, has no effect (O22).
+    window: Window,
     /// The state machines' digests by index.
     states: BTreeMap<u64, u64>,
     /// The highest index that any node applied: what a client may know of.
@@ -135,6 +139,7 @@ impl Witness {
             .unwrap_or_else(|| (0, Cluster::new(cluster_id), Configuration::default()));
         beginning.1.set_id(cluster_id);
         self.fold = vec![beginning];
+        self.window = Window::default();
         self.leaders.clear();
         self.votes.clear();
         self.states.retain(|index, _| *index <= common);
@@ -146,7 +151,11 @@ impl Witness {
 
     /// Membership is a fold of the log: computed here, apart from the nodes.
     fn commit(&mut self, entry: Entry, term: u64) {
-        if let Some((_, cluster, configuration)) = self.fold.last()
+        let is_normal = entry.get_entry_type() == EntryType::EntryNormal;
+        let id = Payload::of(&entry).ok().filter(|_| is_normal).and_then(|payload| payload.id());
+        let counts = id.is_none_or(|id| self.window.accept(id) == Verdict::First);
+        if counts
+            && let Some((_, cluster, configuration)) = self.fold.last()
             && let Some((cluster, configuration)) = after(&entry, cluster, configuration)
         {
             self.fold.push((entry.index, cluster, configuration));
