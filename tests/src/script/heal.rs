@@ -31,6 +31,7 @@ impl Simulation {
             self.world.run(1);
             self.check()?;
             let Some(leader) = self.leader().filter(|id| self.knows_newest_term(*id)) else {
+                self.join_any();
                 if self.world.twins.are_on() {
                     self.elect(round);
                 }
@@ -60,20 +61,33 @@ impl Simulation {
         Err("everything healed, and they do not come to the same state".into())
     }
 
+    /// Starts a member that has never run and that somebody who takes part has among the members: whoever added it starts it,
+    /// whether or not somebody leads. Its vote may be what is missing.
+    fn join_any(&mut self) {
+        let driven = |id: &u64| self.world.life(*id).is_some_and(|life| life.core.is_driven());
+        let knowing: Vec<u64> = self.world.running().into_iter().filter(driven).collect();
+        let _ = knowing.into_iter().any(|via| self.join_missing(via)); // one at a time is enough: there will be another round
+    }
+
     /// Whether nobody who still takes part can be elected, for want of those who were removed and have stopped: what told
     /// the others that their removal was committed was lost (O19 says what can be done then).
+    ///
+    /// Who was removed is what the committed log says, not what anybody believes: one who stops, or does not start, and was
+    /// not removed is a failure. One who was and does not know it still votes, and is not missing.
     fn is_stranded(&self) -> bool {
-        let driven = |id: &&u64| self.world.life(**id).is_some_and(|life| life.core.is_driven());
+        let driven = |id: u64| self.world.life(id).is_some_and(|life| life.core.is_driven());
+        let is_there = |id: &&u64| driven(**id) || !self.world.witness.was_removed(**id);
         let lacks = |half: &BTreeSet<u64>| {
-            !half.is_empty() && 2 * half.iter().filter(driven).count() <= half.len()
+            !half.is_empty() && 2 * half.iter().filter(is_there).count() <= half.len()
         };
-        let running = self.world.running();
-        let mut lives = running.iter().filter(driven).filter_map(|id| self.world.life(*id));
-        running.len() > running.iter().filter(driven).count()
-            && lives.all(|life| {
+        let cannot_be_elected = |id: &u64| {
+            self.world.life(*id).is_some_and(|life| {
                 let configuration = life.core.configuration();
                 lacks(configuration.voters()) || lacks(configuration.voters_outgoing())
             })
+        };
+        let left: Vec<u64> = self.world.running().into_iter().filter(|id| driven(*id)).collect();
+        !left.is_empty() && left.iter().all(cannot_be_elected)
     }
 
     /// Whether no member has been told of a later term than the leader's. Of those who were removed one may have.

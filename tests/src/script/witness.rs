@@ -177,6 +177,12 @@ impl Witness {
         self.expect(agrees, || what);
     }
 
+    /// Whether the newest members that are committed are without `id`, which was one of them.
+    pub(super) fn was_removed(&self, id: u64) -> bool {
+        let newest = self.fold.last();
+        newest.is_some_and(|(_, cluster, members)| cluster.is_removed(id) && !members.contains(id))
+    }
+
     /// Entries that may count from now on: they left a node, or are on a disk. Log matching (Raft paper, 5.3).
     pub(super) fn entries(&mut self, id: u64, before: Option<u64>, entries: &[Entry]) {
         let mut before = before;
