@@ -42,7 +42,8 @@ fn random_schedules_keep_every_promise() {
     }
     // A simulation in which nothing happens proves nothing.
     let Simulated { committed, elections, crashes, restored, changes, reads, .. } = sum;
-    let often = [committed, elections, crashes, restored, changes, reads, sum.equal, sum.behind];
+    let Simulated { equal, behind, fetches, .. } = sum;
+    let often = [committed, elections, crashes, restored, changes, reads, equal, behind, fetches];
     let happened = often.iter().all(|count| *count >= seeds / 2) && sum.torn_installs >= seeds / 10;
     assert!(alone || happened, "too little happened: {sum:?}");
     assert!(sum.stranded <= 1 + seeds / 100, "too many are left without a leader: {sum:?}");

@@ -62,7 +62,7 @@ pub use snapshot_head::{SnapshotHead, SnapshotHeadError};
 
 mod storage;
 pub use storage::{
-    LogBatch, LogError, LogReader, LogState, LogStore, LogView, SnapshotError, SnapshotId,
+    Fetch, LogBatch, LogError, LogReader, LogState, LogStore, LogView, SnapshotError, SnapshotId,
     SnapshotMark, SnapshotSink, SnapshotSource, SnapshotStore, SnapshotWish,
 };
 #[cfg(any(test, feature = "testing"))]

@@ -13,6 +13,7 @@ impl Simulation {
     pub(super) fn converge(&mut self) -> Result<(), String> {
         self.note("everything heals".into());
         self.world.net.heal(None);
+        self.world.slow_reads = false;
         for id in self.world.running() {
             self.world.act(id, |core| core.handle_write_stall(false));
         }

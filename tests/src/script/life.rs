@@ -8,7 +8,8 @@ use oarlock_raftnode::membership::ProposalId;
 use oarlock_raftnode::raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use oarlock_raftnode::transport::Envelope;
 use oarlock_raftnode::{
-    MemSnapshots, MemStore, SnapshotId, SnapshotMark, SnapshotStore, Verdict, wire,
+    Fetch, LogError, LogStore, MemSnapshots, MemStore, SnapshotId, SnapshotMark, SnapshotStore,
+    Verdict, wire,
 };
 
 use super::machine::{Machine, Outcome};
@@ -39,7 +40,12 @@ pub(super) struct Life {
     pub(super) tokens: u64,
     /// Outcomes of snapshots for the core.
     pub(super) sent: VecDeque<(u64, bool)>,
+    /// Reads for followers, and what those that were made have found.
+    pub(super) fetches: VecDeque<(Fetch, Option<Found>)>,
 }
+
+/// What a read came to.
+type Found = Result<Vec<Entry>, LogError>;
 
 pub(super) enum Write {
     Stage(Persist),
@@ -69,6 +75,34 @@ impl Life {
         let id = ProposalId { origin, incarnation: self.incarnation, sequence: self.sequence };
         self.waiting.insert(id, what);
         id
+    }
+
+    /// Takes the reads that are to be made, and makes all there are unless they are slow; whether it made any.
+    pub(super) fn fetch_all(&mut self, store: &MemStore, slow: bool) -> Result<bool, LogError> {
+        if slow {
+            self.fetches
+                .extend(std::iter::from_fn(|| self.core.poll_fetch()).map(|fetch| (fetch, None)));
+            return Ok(false);
+        }
+        let mut any = false;
+        while !self.fetches.is_empty() {
+            self.fetch(0, store)?;
+            any = true;
+        }
+        Ok(self.core.fetch_inline()? || any)
+    }
+
+    /// Makes a read, or reports it if it was made.
+    pub(super) fn fetch(&mut self, place: usize, store: &MemStore) -> Result<(), LogError> {
+        match self.fetches.remove(place) {
+            Some((fetch, Some(found))) => self.core.handle_fetched(fetch, found),
+            Some((fetch, None)) => {
+                let found = fetch.read(&*store.reader());
+                self.fetches.insert(place, (fetch, Some(found)));
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The stages of one Ready.

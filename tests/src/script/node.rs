@@ -30,6 +30,8 @@ pub(super) struct Around<'a> {
     pub(super) witness: &'a mut Witness,
     pub(super) twins: &'a mut Twins,
     pub(super) trace: &'a mut Trace,
+    /// Reads for followers wait until they are [made](Node::fetch).
+    pub(super) slow_reads: bool,
 }
 
 pub(super) struct Node {
@@ -151,6 +153,7 @@ impl Node {
             reads: BTreeMap::new(),
             tokens: 0,
             sent: VecDeque::new(),
+            fetches: VecDeque::new(),
         });
         around.twins.born(self.id, life);
         self.pump(around);
@@ -250,12 +253,27 @@ impl Node {
                 idle = false;
                 life.on_event(self.id, event, around);
             }
+            match life.fetch_all(&self.store, around.slow_reads) {
+                Ok(any) => idle &= !any,
+                Err(error) => {
+                    return around.witness.violation(format!("{}: the log: {error}", self.id));
+                }
+            }
             if idle {
                 life.answer_reads(self.id, around);
                 return;
             }
         }
         around.witness.violation(format!("{} never comes to rest", self.id));
+    }
+
+    /// Makes one of the reads for followers that wait, or reports it if it was made.
+    pub(super) fn fetch(&mut self, place: usize, around: &mut Around<'_>) {
+        let Some(life) = &mut self.life else { return };
+        if let Err(error) = life.fetch(place, &self.store) {
+            around.witness.violation(format!("{}: the log: {error}", self.id));
+        }
+        self.pump(around);
     }
 
     /// Writes the next `count` stages and syncs, without reporting it.

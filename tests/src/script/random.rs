@@ -50,6 +50,8 @@ pub struct Simulated {
     pub torn_installs: u64,
     /// Ends in which those who were left could not go on without those who were removed.
     pub stranded: u64,
+    /// Reads for followers that were made, or reported, after something else had happened.
+    pub fetches: u64,
     /// Looks at a leader beside a synchronous loop: with all its writes acknowledged, and as much committed.
     pub equal: u64,
     /// The same with less committed than the synchronous loop: its disk was behind.
@@ -127,6 +129,7 @@ impl AddAssign for Simulated {
         self.stranded += other.stranded;
         self.equal += other.equal;
         self.behind += other.behind;
+        self.fetches += other.fetches;
     }
 }
 
@@ -168,6 +171,7 @@ impl Simulation {
             .max_inflight_bytes(1 << rng.u32(12..=14))
             .max_apply_bytes(1 << rng.u32(5..=12))
             .max_uncommitted_bytes(1 << 12);
+        world.slow_reads = rng.bool();
         let founders: Vec<u64> = (1..=rng.u64(1..=5)).collect();
         let (used, haste) = (founders.len() as u64, rng.u8(1..=3));
         let mut simulation = Self {
@@ -270,6 +274,7 @@ impl Simulation {
                     let together = self.rng.bool();
                     self.world.step(id, |node, around| node.report(together, around));
                 }
+                self.fetch();
             }
             710..800 => {
                 if let Some(id) = self.some_running() {
@@ -330,6 +335,17 @@ impl Simulation {
                     self.world.act(id, |core| core.handle_write_stall(stalled));
                 }
             }
+        }
+    }
+
+    /// Reads for followers are made, and then reported, in any order.
+    fn fetch(&mut self) {
+        let Some(id) = self.leader_or_some() else { return };
+        let waiting = self.world.life(id).map_or(0, |life| life.fetches.len());
+        if waiting > 0 {
+            self.result.fetches += 1;
+            let place = self.rng.usize(..waiting);
+            self.world.step(id, |node, around| node.fetch(place, around));
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct World {
     pub(super) seed: u64,
     /// Nodes write and apply by themselves.
     pub(super) auto: bool,
+    /// Reads for followers wait until they are made.
+    pub(super) slow_reads: bool,
 }
 
 pub(super) fn member(id: u64) -> Member {
@@ -43,6 +45,7 @@ impl World {
             witness: Witness::default(),
             twins: Twins::default(),
             trace: Trace::default(),
+            slow_reads: false,
             config: Config::new(),
             seed,
             auto: false,
@@ -55,9 +58,9 @@ impl World {
         id: u64,
         act: impl FnOnce(&mut Node, &mut Around<'_>) -> T,
     ) -> Option<T> {
-        let Self { nodes, net, witness, twins, trace, .. } = self;
+        let Self { nodes, net, witness, twins, trace, slow_reads, .. } = self;
         let node = nodes.get_mut(&id)?;
-        let result = act(node, &mut Around { net, witness, twins, trace });
+        let result = act(node, &mut Around { net, witness, twins, trace, slow_reads: *slow_reads });
         if let Some(life) = &node.life
             && let Err(difference) = twins.compare(id, life)
         {

@@ -34,6 +34,7 @@ mod ready;
 pub use ready::{must_persist_before_apply, should_wait_wal_sync};
 
 mod conf;
+mod fetch;
 mod inflight;
 mod lease;
 pub(crate) use lease::SLACK as LEASE_SLACK;
@@ -82,7 +83,8 @@ pub enum StepError {
 ///    the next call: [`now`](Effects::now) first. What is not finished is reported later:
 ///    [`handle_persisted`](Self::handle_persisted), [`handle_change_committed`](Self::handle_change_committed),
 ///    [`handle_applied`](Self::handle_applied), [`handle_restored`](Self::handle_restored).
-/// 3. Call [`poll_event`](Self::poll_event) until it gives `None`. If [`hold_apply`](Self::hold_apply) was on and is off
+/// 3. Call [`poll_event`](Self::poll_event) and [`poll_fetch`](Self::poll_fetch) until they give `None`, and have read what
+///    the latter asks for by somebody who may wait for a disk; or call [`fetch_inline`](Self::fetch_inline), and go back to 2 if that did anything. If [`hold_apply`](Self::hold_apply) was on and is off
 ///    again, call [`poll_apply`](Self::poll_apply) until it gives `None`.
 /// 4. After `handle_persisted` or `handle_change_committed`, and before anything else, release from [`Held`] what has
 ///    become due (O7, O16).
@@ -139,8 +141,13 @@ impl Core {
     /// # Errors
     /// [`StartError::Config`], and [`StartError::Raft`] if raft-rs refuses what was recovered; the boot checks should
     /// have found that before.
-    pub fn new(config: &Config, recovered: &Recovered, view: LogView) -> Result<Self, StartError> {
+    pub fn new(
+        config: &Config,
+        recovered: &Recovered,
+        mut view: LogView,
+    ) -> Result<Self, StartError> {
         config.validate()?;
+        view.fetch_elsewhere();
         let applied = recovered.applied();
         let conf_state = recovered.snapshot.as_ref().map(|mark| &mark.conf_state);
         let conf_state = conf_state.map(crate::convert::conf_state_to_record).unwrap_or_default();

@@ -109,7 +109,8 @@ impl Core {
     ///
     /// raft-rs hands out committed entries with every Ready and cannot be told to keep them; a member that starts with
     /// a long log would have all of it in memory at once. So while this is on, each Ready brings at most one, and the
-    /// core remembers only where they end. [`poll_apply`](Self::poll_apply) reads them back from the log.
+    /// core remembers only where they end. [`poll_apply`](Self::poll_apply) reads them back from the log, on
+    /// the thread that calls it.
     pub fn hold_apply(&mut self, hold: bool) {
         self.flight.hold = hold;
         let max = if hold { 0 } else { self.max_apply_bytes };

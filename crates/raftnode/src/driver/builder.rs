@@ -17,6 +17,7 @@ use super::handle::{NodeHandle, Running};
 use super::handoff::ApplyQueue;
 use super::node::{Node, Threads};
 use super::peers::{PeerHandler, Queries};
+use super::reader::Reader;
 use super::shared::Shared;
 use super::step::Step;
 use super::waiters::Waiters;
@@ -228,7 +229,8 @@ impl Start {
         let Self { shared, mut recovered, mut store, queries, applied } = self;
         shared.config.validate()?;
         recovered.promise(&mut *store, &shared.config)?;
-        let view = recovered.view(store.reader(), shared.config.tail_cache_bytes)?;
+        let log = store.reader();
+        let view = recovered.view(Arc::clone(&log), shared.config.tail_cache_bytes)?;
         // raft-rs panics about a log that contradicts itself.
         let core = AssertUnwindSafe(|| Core::new(&shared.config, &recovered, view));
         let core = catch_unwind(core).unwrap_or_else(|panic| {
@@ -273,7 +275,8 @@ impl Start {
             &recovered,
             applied,
         );
-        let threads = Threads { seat, apply: jobs, apply_done, stop };
+        let reader = Reader::new(log, Arc::clone(&shared), Arc::clone(&stop));
+        let threads = Threads { seat, reader, apply: jobs, apply_done, stop };
         let table = Arc::clone(&waiters);
         let failed = Arc::clone(&transport);
         let node =

@@ -14,7 +14,7 @@ use crate::proposal::{AttributeUpdate, Proposal};
 use crate::snapshot_head::SnapshotHead;
 use crate::waiter::Resolver;
 use crate::wire::{Forward, ForwardReply};
-use crate::{LogError, NodeError, ReadError, SnapshotMark, Status, TransferError};
+use crate::{Fetch, LogError, NodeError, ReadError, SnapshotMark, Status, TransferError};
 
 /// What the node's own threads, and the transport's callbacks, report. Never refused.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Control {
     Persisted { number: u64 },
     /// The log failed (O13).
     WriteFailed(LogError),
+    /// What was read for a follower.
+    Fetched { fetch: Fetch, entries: Result<Vec<Entry>, LogError> },
     /// The compact mark of an own snapshot is durable (O6).
     Marked { mark: SnapshotMark, announcement: Bytes },
     /// Entries up to `index` are applied; `bytes` of them.

@@ -4,14 +4,15 @@
 //! |---|---|---|
 //! | `oarlock-node` | the core | its inbox, until the next tick |
 //! | `oarlock-writer` | the log | jobs of the node thread |
+//! | `oarlock-reader`, once a follower lacks what memory does not hold | nothing | reads that the node thread asks for; the disk |
 //! | `oarlock-apply`, or the owner of an [`ApplyQueue`] | the state machine | jobs of the node thread; its answer to a conf change |
 //! | `oarlock-snapshot` | a view, while it is written | the disk |
 //! | `oarlock-purge` | nothing, while it removes older snapshots | the disk |
 //! | `oarlock-watch` | nothing, while a node starts with a restore | the restore, for an election timeout |
 //!
 //! The node thread never waits for another of them, so no two can wait for each other. Nor does it wait for a disk, but for
-//! two things: a sole member has no writer thread, there it writes; and what a follower needs that is further behind than
-//! the tail cache it reads, because raft-rs's `Storage` has to answer at once.
+//! two things: a sole member has no writer thread, there it writes; and what is committed and no longer in the tail cache,
+//! because apply is that far behind, it reads back itself.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ mod node;
 mod outbox;
 mod padded;
 mod peers;
+mod reader;
 mod requests;
 mod shared;
 mod snapshots;

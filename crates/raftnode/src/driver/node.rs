@@ -14,6 +14,7 @@ use super::clock::{EARLY_ELECTION, LINGER};
 use super::events::{Control, Data};
 use super::look::Look;
 use super::outbox::Outbox;
+use super::reader::Reader;
 use super::requests::{Reads, Transfers};
 use super::shared::Shared;
 use super::ticker::Ticker;
@@ -37,6 +38,7 @@ const STAGE_BYTES: u64 = 256;
 /// The other threads, as the node thread sees them.
 pub(super) struct Threads {
     pub(super) seat: Seat,
+    pub(super) reader: Reader,
     pub(super) apply: Sender<handoff::Job>,
     pub(super) apply_done: Receiver<()>,
     pub(super) stop: Arc<AtomicBool>,
@@ -189,6 +191,9 @@ impl Node {
                 break;
             }
         }
+        while let Some(fetch) = self.core.poll_fetch() {
+            self.threads.reader.submit(fetch)?; // O12
+        }
         self.on_events()?;
         self.publish();
         Ok(())
@@ -292,6 +297,7 @@ impl Node {
         match control {
             Control::Persisted { number } => self.persisted(number)?,
             Control::WriteFailed(error) => return Err(error.into()),
+            Control::Fetched { fetch, entries } => self.core.handle_fetched(fetch, entries)?,
             Control::Applied { index, bytes } => {
                 self.unapplied = self.unapplied.saturating_sub(bytes);
                 self.core.handle_applied(index);

@@ -55,11 +55,12 @@ impl Node {
         drop(self.threads.apply);
         let applied =
             self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
+        let read = self.threads.reader.close(timeout);
         fail_point!("raftBeforeLogClose", id);
         let closed = self.threads.seat.close(timeout);
         fail_point!("raftAfterLogClose", id);
-        if !(written && applied && closed) {
-            log::warn!(id:% = Hex(id), written, applied, closed; "a thread did not end in time; it is left behind");
+        if !(written && applied && read && closed) {
+            log::warn!(id:% = Hex(id), written, applied, read, closed; "a thread did not end in time; it is left behind");
         }
         self.reads.refuse_all(&ReadError::Stopped);
         self.waiters.close();

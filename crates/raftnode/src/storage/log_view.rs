@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +10,12 @@ use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::changes::Changes;
+use super::fetch::{Fetch, Fetches};
 use super::tail::{Tail, cost};
 use super::{LogError, LogReader, SnapshotMark};
 use crate::chain::Chain;
 use crate::convert;
+use crate::planted::planted;
 
 /// A peer needs a snapshot that does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct SnapshotWish {
 ///
 /// * what was appended is readable at once and stays in memory until [`persisted`](Self::persisted) says that the log
 ///   holds it; beyond that the memory is bounded by a budget of bytes, however far a follower lags;
+/// * what is not in memory is read by the caller, or, under a [`Core`](crate::core::Core), by somebody who may wait for a
+///   disk, if it is for a follower (O12): see [`Fetch`];
 /// * whether there are conf changes among entries is known without reading them: before each election raft-rs asks for
 ///   everything that is committed and not applied, at once, only to count them;
 /// * the entry before the first is always known by its term (the *dummy* of etcd's `MemoryStorage`);
@@ -43,6 +48,8 @@ pub struct LogView {
     tail: Tail,
     /// The conf changes after the snapshot that this view began with.
     changes: Changes,
+    /// What is read elsewhere; `None` if nothing is.
+    fetches: Option<Fetches>,
     /// raft-rs has entries that follow and that it has not handed out yet.
     more: bool,
     dummy: (u64, u64),
@@ -115,6 +122,7 @@ impl LogView {
             reader,
             tail: Tail::new(budget),
             changes,
+            fetches: None,
             more: false,
             dummy,
             last,
@@ -156,6 +164,9 @@ impl LogView {
         }
         self.tail.append(entries);
         self.changes.append(entries);
+        if let Some(fetches) = &mut self.fetches {
+            fetches.overwritten_from(first.index);
+        }
         self.last = (last.index, last.term);
         self.durable = self.durable.min(first.index - 1);
         self.tail.shrink(self.durable);
@@ -166,6 +177,9 @@ impl LogView {
     pub fn install(&mut self, mark: SnapshotMark) {
         self.tail.clear();
         self.changes = Changes::none_through(mark.index);
+        if let Some(fetches) = &mut self.fetches {
+            fetches.overwritten_from(0);
+        }
         self.dummy = (mark.index, mark.term);
         self.last = self.dummy;
         self.durable = mark.index;
@@ -198,6 +212,9 @@ impl LogView {
         self.dummy = (index, self.term_at(index)?);
         self.tail.drop_through(index);
         self.changes.drop_through(index);
+        if let Some(fetches) = &mut self.fetches {
+            fetches.compacted_to(index);
+        }
         Ok(())
     }
 
@@ -288,27 +305,96 @@ impl LogView {
             return Ok(Vec::new());
         }
         self.check_inside(low, high - 1)?;
+        let from_log = self.only_in_log(low, high);
+        let below = if from_log.is_empty() {
+            Vec::new()
+        } else {
+            self.reader.entries(from_log.start, from_log.end, max_bytes)?
+        };
+        Ok(self.join(below, low..high, max_bytes))
+    }
+
+    /// What of `[low, high)` only the log has.
+    fn only_in_log(&self, low: u64, high: u64) -> Range<u64> {
+        low..self.tail.first().unwrap_or(u64::MAX).min(high)
+    }
+
+    /// What was read from the log, and what follows it in memory.
+    fn join(
+        &self,
+        below: impl IntoIterator<Item = Entry>,
+        range: Range<u64>,
+        max_bytes: u64,
+    ) -> Vec<Entry> {
         let mut budget = max_bytes;
-        let count = usize::try_from(high - low).unwrap_or(usize::MAX);
+        let count = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut entries = Vec::with_capacity(count.min(Self::READ_AT_ONCE));
-        let from_log = self.tail.first().unwrap_or(u64::MAX).min(high);
-        if low < from_log {
-            for entry in self.reader.entries(low, from_log, budget)? {
-                if !take(entry, &mut entries, &mut budget) {
-                    return Ok(entries);
+        for entry in below {
+            if !take(entry, &mut entries, &mut budget) {
+                return entries;
+            }
+        }
+        let next = range.start + entries.len() as u64;
+        // The log may stop earlier than asked; a hole must not follow.
+        if self.tail.first().is_some_and(|first| first <= next) {
+            for entry in self.tail.range(next, range.end) {
+                if !take(entry.clone(), &mut entries, &mut budget) {
+                    break;
                 }
             }
-            // The log may stop earlier than asked; a hole must not follow.
-            if low + entries.len() as u64 != from_log {
-                return Ok(entries);
-            }
         }
-        for entry in self.tail.range(low.max(from_log), high) {
-            if !take(entry.clone(), &mut entries, &mut budget) {
-                break;
-            }
+        entries
+    }
+
+    /// From now on reads for followers are made elsewhere (O12): see [`take_fetch`](Self::take_fetch).
+    pub(crate) fn fetch_elsewhere(&mut self) {
+        self.fetches = Some(Fetches::default());
+    }
+
+    /// What is to be read elsewhere, a message's worth.
+    pub(crate) fn take_fetch(&mut self) -> Option<Fetch> {
+        self.fetches.as_mut()?.take()
+    }
+
+    /// What was read is here until [`forget_fetched`](Self::forget_fetched).
+    pub(crate) fn put_fetched(
+        &mut self,
+        fetch: &Fetch,
+        entries: Result<Vec<Entry>, LogError>,
+    ) -> Result<(), LogError> {
+        self.fetches.as_mut().map_or(Ok(()), |fetches| fetches.put(fetch, entries))
+    }
+
+    pub(crate) fn forget_fetched(&mut self) {
+        if let Some(fetches) = &mut self.fetches {
+            fetches.forget();
         }
-        Ok(entries)
+    }
+
+    /// The log, for reads that may wait for a disk.
+    pub(crate) fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::clone(&self.reader)
+    }
+
+    /// As [`read`](Self::read), but without a disk: what is not in memory is noted to be fetched.
+    fn read_at_once(
+        &self,
+        fetches: &Fetches,
+        low: u64,
+        high: u64,
+        max_bytes: u64,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        self.check_inside(low, high - 1).map_err(|error| self.translate(error))?;
+        let from_log = self.only_in_log(low, high);
+        let fetched = fetches.here(low);
+        if !from_log.is_empty() && fetched.is_empty() {
+            let end = from_log.end.min(low + Self::MAX_READ as u64);
+            fetches.note(low..end, max_bytes, context);
+            return Err(StorageError::LogTemporarilyUnavailable.into());
+        }
+        let below = fetched.iter().take_while(|entry| entry.index < high).cloned();
+        Ok(self.join(below, low..high, max_bytes))
     }
 
     /// Whether raft-rs has entries that it has not handed out yet: to be said before it may hold an election, or learn
@@ -385,12 +471,19 @@ impl Storage for LogView {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        match max_size.into() {
-            Some(max_bytes) => self.read(low, high, max_bytes),
-            None if low < high => self.changes_alone(low, high),
-            None => Ok(Vec::new()),
+        match (max_size.into(), &self.fetches) {
+            (Some(max_bytes), Some(fetches))
+                if context.can_async()
+                    && low < high
+                    && !planted("node-thread-reads-for-followers") =>
+            {
+                return self.read_at_once(fetches, low, high, max_bytes, context);
+            }
+            (Some(max_bytes), _) => self.read(low, high, max_bytes),
+            (None, _) if low < high => self.changes_alone(low, high),
+            (None, _) => Ok(Vec::new()),
         }
         .map_err(|error| self.translate(error))
     }

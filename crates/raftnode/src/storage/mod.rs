@@ -21,6 +21,9 @@ pub(crate) use changes::Changes;
 
 mod tail;
 
+mod fetch;
+pub use fetch::Fetch;
+
 #[cfg(any(test, feature = "testing"))]
 mod mem_store;
 #[cfg(any(test, feature = "testing"))]
@@ -190,6 +193,9 @@ pub trait LogReader: Send + Sync + 'static {
     fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError>;
 
     /// The term of an entry, of the newest snapshot mark's own index, or of the one before the first where it is known.
+    ///
+    /// From memory: the node thread asks, and must not wait for a disk (O12). Terms never fall along a log, so where each
+    /// begins is all that has to be kept.
     ///
     /// # Errors
     /// As for [`entries`](Self::entries).

@@ -11,8 +11,8 @@ use oarlock_raftnode::membership::{Change, ChangeEntry, Cluster, EntryKind, Memb
 use oarlock_raftnode::raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use oarlock_raftnode::wire::{Forward, ForwardKind, ForwardReply};
 use oarlock_raftnode::{
-    ChangeMembersError, Config, LogBatch, LogStore, MemSnapshots, MemStore, Payload, ProposeError,
-    Role, SnapshotHead, SnapshotMark, SnapshotStore, Verdict, Window,
+    ChangeMembersError, Config, Fetch, LogBatch, LogError, LogStore, MemSnapshots, MemStore,
+    Payload, ProposeError, Role, SnapshotHead, SnapshotMark, SnapshotStore, Verdict, Window,
 };
 
 /// What is on its way.
@@ -55,6 +55,10 @@ pub(crate) struct SimNode {
     pub(crate) promises: Vec<(u64, bool)>,
     /// Messages that left before the write of their own Ready was durable.
     pub(crate) early: Vec<Message>,
+    /// Reads for followers that are under way.
+    pub(crate) fetches: VecDeque<Fetch>,
+    /// Those that were made.
+    pub(crate) fetched: VecDeque<(Fetch, Result<Vec<Entry>, LogError>)>,
 }
 
 /// Cores, disks, and a network that delivers nothing by itself.
@@ -72,6 +76,8 @@ pub(crate) struct Sim {
     snapshot_catchup: u64,
     /// Whether those who start make durable what they promise.
     pub(crate) writes_promises: bool,
+    /// Reads for followers wait until they are [made](Sim::read).
+    pub(crate) slow_reads: bool,
 }
 
 pub(crate) fn founders(count: u64) -> Cluster {
@@ -105,6 +111,7 @@ impl Sim {
             history: BTreeMap::new(),
             snapshot_catchup: 2,
             writes_promises: true,
+            slow_reads: false,
         };
         for id in 1..=count {
             let cluster = sim.founders.clone();
@@ -153,6 +160,8 @@ impl Sim {
             removed: false,
             promises: Vec::new(),
             early: Vec::new(),
+            fetches: VecDeque::new(),
+            fetched: VecDeque::new(),
             core,
             store,
             snapshots,
@@ -179,7 +188,15 @@ impl Sim {
             let node = self.nodes.get_mut(&id).expect("a node");
             let effects = node.core.poll_effects().expect("the log reads");
             self.events(id);
-            let Some(effects) = effects else { break };
+            let Some(effects) = effects else {
+                let node = self.nodes.get_mut(&id).expect("a node");
+                if self.slow_reads {
+                    node.fetches.extend(std::iter::from_fn(|| node.core.poll_fetch()));
+                } else if node.core.fetch_inline().expect("the log reads") {
+                    continue;
+                }
+                break;
+            };
             self.carry_out(id, effects);
         }
     }
@@ -260,6 +277,24 @@ impl Sim {
         node.store.sync().expect("the disk works");
         node.core.handle_persisted(last.number);
         self.release(id);
+        self.poll(id);
+        true
+    }
+
+    /// Makes one of the reads that are under way, without reporting it.
+    pub(crate) fn read(&mut self, id: u64, at: usize) -> bool {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some(fetch) = node.fetches.remove(at) else { return false };
+        let entries = fetch.read(&*node.store.reader());
+        node.fetched.push_back((fetch, entries));
+        true
+    }
+
+    /// Reports one of those that were made.
+    pub(crate) fn report(&mut self, id: u64, at: usize) -> bool {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some((fetch, entries)) = node.fetched.remove(at) else { return false };
+        node.core.handle_fetched(fetch, entries).expect("the log reads");
         self.poll(id);
         true
     }
@@ -438,6 +473,9 @@ impl Sim {
                 }
                 busy |= self.sync(id);
                 busy |= self.apply(id);
+                while self.read(id, 0) || self.report(id, 0) {
+                    busy = true;
+                }
             }
             for (from, to, packet) in std::mem::take(&mut self.net) {
                 busy = true;

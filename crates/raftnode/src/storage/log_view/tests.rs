@@ -5,6 +5,8 @@ use crate::MemStore;
 use crate::storage::{LogBatch, LogStore};
 use crate::testing::{entries, entry, hard_state, mark};
 
+mod fetch;
+
 const BUDGET: u64 = 2000;
 
 fn log_of(batch: &LogBatch<'_>) -> MemStore {
