@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use oarlock_raftnode::core::Event;
 use oarlock_raftnode::raft::eraftpb::{Message, MessageType};
 use oarlock_raftnode::wire::{Forward, ForwardKind};
 use oarlock_raftnode::{Config, Payload, PeerState, PeerStatus};
@@ -294,6 +295,43 @@ fn a_follower_whose_messages_are_lost_and_compacted_gets_a_snapshot() {
     let snapshot = slow.sim.core(1).status().snapshot_index;
     assert!(slow.peer().expect("a follower").next < slow.sim.core(1).log_bounds().0, "{snapshot}");
     slow.catches_up_within(4);
+}
+
+/// What comes next is compacted, and no snapshot is there that helps: then one is asked for once with each answer, not each
+/// time the core is looked at. (Whoever looks again for as long as something comes out would never end.)
+#[test]
+fn a_snapshot_that_is_not_there_yet_is_asked_for_once_with_each_answer() {
+    let mut slow = Slow::new(22, small);
+    slow.cut = true;
+    slow.propose(100, 300);
+    slow.sim.core(1).handle_unreachable(3);
+    slow.cut = false;
+    slow.tick();
+    assert!(slow.arrive(), "it is asked what has become of what was sent, and then probed");
+    let applied = slow.sim.core(1).applied();
+    slow.sim.core(1).handle_compact(applied).expect("it reads");
+    slow.arrive_all();
+    let peer = slow.peer().expect("a follower");
+    assert!(peer.state == PeerState::Replicate && peer.next <= applied, "{peer:?}");
+    let mut wishes = 0;
+    for round in 0..10 {
+        for _ in 0..10 {
+            let core = slow.sim.core(1);
+            assert!(core.poll_effects().expect("it reads").is_none());
+            while let Some(event) = core.poll_event() {
+                wishes += usize::from(matches!(event, Event::SnapshotWanted(_)));
+            }
+        }
+        assert!(wishes <= round, "{wishes} wishes after {round} answers");
+        slow.sim.tick(1);
+        slow.sim.poll(1);
+        let lanes = std::mem::take(&mut slow.sim.net);
+        for (from, to, packet) in lanes {
+            slow.sim.deliver(from, to, packet);
+        }
+    }
+    slow.sim.snapshot(1);
+    slow.catches_up_within(2);
 }
 
 /// Real nodes, and a network that takes heartbeats and nothing else: what the leader has handed to it is all that it ever

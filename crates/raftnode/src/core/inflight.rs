@@ -52,6 +52,9 @@ struct Window {
     bytes: u64,
     /// raft-rs's own window is open.
     open: bool,
+    /// The index that raft-rs had nothing to send for since it is open: the log begins later, and no snapshot helps yet.
+    /// It tries again with each heartbeat that is answered.
+    stuck: Option<u64>,
     /// Heartbeats that the follower has answered since this was shut, or since the last question.
     heard: u32,
     /// The index that was last asked after.
@@ -79,6 +82,7 @@ impl Default for Window {
             messages: 0,
             bytes: 0,
             open: true, // as raft-rs makes them
+            stuck: None,
             heard: 0,
             asked: None,
             hollow: false,
@@ -255,7 +259,7 @@ impl Core {
             && window.open
             && !planted("a-burst-in-one-step")
         {
-            (window.open, window.heard) = (false, 0);
+            (window.open, window.stuck, window.heard) = (false, None, 0);
             self.raw.raft.adjust_max_inflight_msgs(to, 0);
         }
     }
@@ -319,7 +323,10 @@ impl Core {
                     return self.ask(to);
                 }
                 ProgressState::Replicate => {
-                    if open && next > self.raw.raft.raft_log.last_index() {
+                    let all_sent = next > self.raw.raft.raft_log.last_index();
+                    let stuck = window.stuck == Some(next)
+                        && !planted("a-snapshot-is-asked-for-at-each-look");
+                    if open && (all_sent || stuck) {
                         return;
                     }
                     if planted("room-is-used-at-the-next-heartbeat") && !open {
@@ -334,6 +341,9 @@ impl Core {
                     self.count_sent();
                     let sent = self.raw.raft.prs().get(to);
                     if sent.is_none_or(|progress| progress.next_idx == next) {
+                        if let Some(window) = self.inflight.windows.get_mut(&to) {
+                            window.stuck = (!all_sent).then_some(next);
+                        }
                         return;
                     }
                 }
