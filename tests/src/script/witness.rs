@@ -89,6 +89,11 @@ impl Witness {
         }
     }
 
+    /// Whether something is wrong already: what goes on after that may never end.
+    pub(super) const fn has_seen_enough(&self) -> bool {
+        !self.violations.is_empty()
+    }
+
     pub(super) fn take_violations(&mut self) -> Vec<String> {
         std::mem::take(&mut self.violations)
     }

@@ -178,6 +178,9 @@ impl World {
         for _ in 0..count {
             let Some(applied) = self.step(id, Node::apply_one).flatten() else { break };
             last = applied.or(last);
+            if self.witness.has_seen_enough() {
+                break;
+            }
         }
         if let Some(index) = last {
             self.step(id, |node, around| node.applied(index, around));
@@ -204,7 +207,7 @@ impl World {
             for id in self.running() {
                 busy |= self.work_on(id);
             }
-            if !busy {
+            if !busy || self.witness.has_seen_enough() {
                 return;
             }
         }
@@ -223,6 +226,9 @@ impl World {
                 for _ in 0..self.net.len(link) {
                     self.deliver(link, None);
                 }
+            }
+            if self.witness.has_seen_enough() {
+                return;
             }
         }
         self.witness.violation("the messages never end");

@@ -52,8 +52,8 @@ struct Window {
     bytes: u64,
     /// raft-rs's own window is open.
     open: bool,
-    /// The index that raft-rs had nothing to send for since it is open: the log begins later, and no snapshot helps yet.
-    /// It tries again with each heartbeat that is answered.
+    /// The index that raft-rs could not send, since this is open: the log begins later and no snapshot helps yet, or the
+    /// entries are being read. It tries again with each heartbeat that is answered; to be asked oftener helps nobody.
     stuck: Option<u64>,
     /// Heartbeats that the follower has answered since this was shut, or since the last question.
     heard: u32,
