@@ -501,6 +501,25 @@ fn a_leader_whose_disk_stalls_hands_over() {
     assert!(sim.leader().is_some());
 }
 
+/// O12. Once in an election timeout check-quorum makes raft-rs forget who is active. A leader that then finds nobody to hand
+/// over to, and steps down, costs an election timeout more; and one that is stopped hands over to nobody.
+#[test]
+fn a_leader_whose_disk_stalls_when_check_quorum_has_just_looked_hands_over() {
+    let mut sim = elected(3);
+    sim.propose(1, "a");
+    sim.settle();
+    let looked = (0..100).any(|_| {
+        sim.core(1).handle_tick();
+        sim.core(1).status().peers.iter().all(|peer| peer.id == 1 || !peer.recently_active)
+    });
+    assert!(looked && sim.leader() == Some(1));
+    assert!(sim.core(1).successor().is_some(), "nobody leads after it");
+    sim.core(1).handle_write_stall(true);
+    sim.poll(1);
+    sim.settle();
+    assert!(sim.leader().is_some_and(|leader| leader != 1), "{:?}", sim.leader());
+}
+
 #[test]
 fn a_lone_voter_whose_disk_stalls_refuses_and_stays() {
     let mut sim = elected(1);

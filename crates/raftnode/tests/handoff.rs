@@ -11,11 +11,12 @@ use oarlock_raftnode::raft::eraftpb::Entry;
 use oarlock_raftnode::transport::{Identity, MemNetwork};
 use oarlock_raftnode::{
     Apply, ApplyQueue, Config, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots,
-    MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle, Role, SnapshotView, StartError, Step,
+    MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle, ReadError, Role, SnapshotView,
+    StartError, Step,
 };
 
 mod support;
-use support::{PATIENCE, config, member, wait_for};
+use support::{PATIENCE, TestCluster, config, member, wait_for};
 
 /// One member, its disk and its handoff.
 struct Lone {
@@ -365,16 +366,19 @@ fn an_election_with_a_long_log_reads_none_of_it_at_once() {
     stop(again);
 }
 
+/// A view that says when it is written, and is dropped when it is not to be.
+struct Written(mpsc::Sender<()>);
+
+impl SnapshotView for Written {
+    fn write_to(&mut self, _: &mut dyn std::io::Write) -> std::io::Result<()> {
+        let _ = self.0.send(());
+        Ok(())
+    }
+}
+
 /// With the steps that were pulled it would say that it holds them, and the log would let them go.
 #[test]
 fn no_snapshot_is_taken_of_a_state_whose_last_apply_was_left() {
-    struct Written(mpsc::Sender<()>);
-    impl SnapshotView for Written {
-        fn write_to(&mut self, _: &mut dyn std::io::Write) -> std::io::Result<()> {
-            let _ = self.0.send(());
-            Ok(())
-        }
-    }
     let leave: [fn(Apply<'_, String>); 3] =
         [|apply| drop(apply), |apply| apply.done(), |apply| apply.fail("no room")];
     for (how, leave) in leave.into_iter().enumerate() {
@@ -467,4 +471,75 @@ fn a_first_restore_that_hangs_is_reported() {
     apply.done();
     std::thread::sleep(2 * timeout);
     assert_eq!(lone.node.stats().apply_stalls, 1, "it has nothing to do any more");
+}
+
+/// O24. A member that has a snapshot of all that is committed has nothing to apply after it; but its state is still empty.
+#[test]
+fn no_read_is_answered_from_a_state_that_is_still_to_be_restored() {
+    let config = config().snapshot_count(1).request_timeout(Duration::from_secs(1));
+    let mut cluster = TestCluster::new(3, config.clone());
+    let leader = cluster.leader();
+    cluster.handle(leader).propose("written").wait().expect("applied");
+    cluster.settle(1);
+    let id = cluster.follower();
+    wait_for("a snapshot of everything", || {
+        let status = cluster.handle(id).status();
+        (status.snapshot_index == status.applied && status.commit == status.applied).then_some(())
+    });
+    cluster.stop(id);
+    let (mut log, snapshots) =
+        (cluster.nodes[&id].store.clone(), cluster.nodes[&id].snapshots.clone());
+    let recovered = boot(&mut log, &snapshots, &Boot::Restart).expect("it boots");
+    let transport = Arc::new(cluster.network.endpoint(recovered.identity()));
+    let (node, mut queue) = NodeBuilder::new(config, recovered, Box::new(log), Arc::new(snapshots))
+        .start_handoff::<String, _>(0, |handler| {
+            transport.start(handler);
+            Ok(transport)
+        })
+        .expect("it starts");
+    assert!(node.wait_leader(PATIENCE).is_some());
+    let early = node.read_index().wait();
+    assert_eq!(early, Err(ReadError::TimedOut), "the loop has not even begun");
+    let waits = node.read_index();
+    let mut seen = Seen::default();
+    let mut apply = queue.recv().expect("how it begins");
+    assert!(!node.wait_applied(1, Duration::ZERO), "nothing is in the state");
+    assert!(matches!(apply.step(), Some(Step::Snapshot { .. })));
+    assert!(!waits.is_ready());
+    while apply.step().is_some() {}
+    apply.done();
+    let index = waits.wait().expect("it is restored");
+    assert!(node.wait_applied(index, PATIENCE));
+    let stop = std::thread::spawn(move || node.shutdown());
+    while let Some(apply) = queue.recv() {
+        seen.take(apply);
+    }
+    drop(queue);
+    assert!(matches!(stop.join().expect("no panic"), NodeEnd::Stopped));
+}
+
+/// It would take the place of the snapshot that the state is to be restored from, and hold nothing.
+#[test]
+fn no_snapshot_is_taken_of_a_state_that_is_still_to_be_restored() {
+    let mut lone = start(config(), disk(), 0);
+    lone.node.campaign();
+    let mut seen = Seen::default();
+    let _one = lone.node.propose("one");
+    seen.take_to(&mut lone, 3);
+    lone.queue.snapshot(Box::new(Lines(seen.lines.clone())));
+    wait_for("the snapshot", || (lone.node.status().snapshot_index == 3).then_some(()));
+    let disk = stop(lone);
+
+    let mut lone = start(config(), disk, 0);
+    let (sender, written) = mpsc::channel();
+    lone.queue.snapshot(Box::new(Written(sender)));
+    let gone = written.recv_timeout(PATIENCE);
+    assert_eq!(gone, Err(RecvTimeoutError::Disconnected), "an empty state was written");
+    let disk = stop(lone);
+
+    let mut anew = start(config(), disk, 0);
+    let mut all = Seen::default();
+    all.take(anew.queue.recv().expect("how it begins"));
+    assert_eq!((all.restored, all.lines), (3, vec!["one".to_string()]));
+    stop(anew);
 }

@@ -1,5 +1,7 @@
 //! A disk that does not answer (O12). Check-quorum does not see it: behind a pipeline, heartbeats go on.
 
+use std::collections::BTreeSet;
+
 use raft::{INVALID_ID, StateRole};
 
 use super::Core;
@@ -11,6 +13,8 @@ pub(super) struct Stall {
     /// This node is the only voter: nobody can take over.
     alone: bool,
     ticks: usize,
+    /// Who had answered this leader when check-quorum last looked, and had raft-rs forget it.
+    active: BTreeSet<u64>,
 }
 
 impl Stall {
@@ -52,18 +56,36 @@ impl Core {
         }
     }
 
+    /// Before a tick, in which check-quorum may look.
+    pub(super) fn note_active(&mut self) {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            self.stall.active.clear();
+        } else if raft.election_elapsed + 1 >= raft.election_timeout() {
+            let active = raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+            self.stall.active = active.map(|(id, _)| *id).collect();
+        }
+    }
+
     /// The voter to which leadership is best handed over: active, and with the longest log; of several the one with
     /// the lowest id. `None` if there is none, or this node does not lead.
+    ///
+    /// Check-quorum, once in an election timeout, makes raft-rs forget who is active until the next heartbeats are answered.
+    /// Meanwhile those will do who were active before.
     #[must_use]
     pub fn successor(&self) -> Option<u64> {
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader {
             return None;
         }
-        let active =
-            |id: &&u64| **id != raft.id && raft.prs().get(**id).is_some_and(|pr| pr.recent_active);
+        let active = |id: &u64| raft.prs().get(*id).is_some_and(|pr| pr.recent_active);
+        let before =
+            |id: &u64| self.stall.active.contains(id) && !planted("the-active-are-forgotten");
         let matched = |id: &u64| raft.prs().get(*id).map_or(0, |pr| pr.matched);
-        self.configuration.voters().iter().filter(active).copied().rev().max_by_key(matched)
+        let others =
+            || self.configuration.voters().iter().copied().filter(|id| *id != raft.id).rev();
+        let best = others().filter(active).max_by_key(matched);
+        best.or_else(|| others().filter(before).max_by_key(matched))
     }
 
     fn leads_others(&self) -> bool {

@@ -100,6 +100,7 @@ impl Core {
         }
         if !self.would_win_too_early() {
             self.tell_view();
+            self.note_active();
             self.raw.tick();
         }
         let raft = &self.raw.raft;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -169,6 +169,8 @@ impl NodeBuilder {
         if let Some(id) = start.to_restore() {
             let (_, content) = start.open(id)?;
             first.push(Step::Snapshot { id, content });
+            start.shared.begins_with_restore.store(true, Ordering::Relaxed); // before anybody can ask
+            start.shared.publish(|published| published.vitals.applied = 0);
         }
         first.push(Step::Members(Arc::new(start.recovered.cluster.clone())));
         let Launched { handle, mut queue, finished } = start.launch(connect)?;

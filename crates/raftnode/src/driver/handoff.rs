@@ -79,6 +79,7 @@ pub(super) enum Job {
 /// * A membership change is judged by the node inside of [`Apply::step`], when everything before it has been pulled; what
 ///   comes next is pulled by the new members' rules. The node's messages that have to wait for it, wait (O7, O8).
 /// * Reads and the log wait for `done`: an index counts as applied (O24), and may be compacted away (O18), only then.
+///   Where the loop has to restore a snapshot first, nothing counts as applied until that is done.
 /// * The node's promises hold for the loop: no gap, nothing twice, no entry of a proposal that was applied before (O22).
 ///   The window that this takes is kept here, and goes into the snapshots.
 ///
@@ -202,17 +203,23 @@ impl<R: Send + 'static> ApplyQueue<R> {
             && index >= self.state_applied // a state that is ahead of the log is not this index's (O9)
             && !self.members.conf_state.get_voters().is_empty()
             && !self.writing_snapshot.load(Ordering::Acquire)
-            && !(self.open || self.ended)
+            && !self.is_amidst()
+    }
+
+    /// Whether the state is, or may be, between what was done last and what comes next.
+    fn is_amidst(&self) -> bool {
+        let begins = !self.upcoming.is_empty() && !planted("snapshot-before-the-restore");
+        let left = (self.open || self.ended) && !planted("snapshot-amidst-an-apply");
+        begins || left
     }
 
     /// Takes a view of the state as of everything that is `done`, and has another thread write it out while this loop
-    /// goes on. Then the log is compacted. Ignored while the last one is still being written, before anything was applied,
-    /// and once an [`Apply`] was left before it was done: its steps may be in the view or not.
+    /// goes on. Then the log is compacted. Ignored while the last one is still being written, before the first [`Apply`] is
+    /// done, and once one was left before it was done: its steps may be in the view or not.
     pub fn snapshot(&mut self, view: Box<dyn SnapshotView>) {
         let (index, term) = self.applied;
-        let left = (self.open || self.ended) && !planted("snapshot-amidst-an-apply");
-        if left || index == 0 || index < self.state_applied || !has_voters(&self.members.conf_state)
-        {
+        let voters = has_voters(&self.members.conf_state);
+        if self.is_amidst() || index == 0 || index < self.state_applied || !voters {
             return;
         }
         if self.writing_snapshot.swap(true, Ordering::AcqRel) {
@@ -416,7 +423,6 @@ impl<R: Send + 'static> ApplyQueue<R> {
     fn finish(&mut self) -> Result<(), NodeError> {
         self.open = false;
         let work = std::mem::replace(&mut self.work, Work::Nothing);
-        self.shared.begins_with_restore.store(false, Ordering::Relaxed);
         if self.ended {
             return Ok(());
         }
@@ -445,7 +451,13 @@ impl<R: Send + 'static> ApplyQueue<R> {
                 self.shared.inbox.control(Control::Restored { mark, head, announcement });
                 Ok(())
             }
-            Work::Nothing if self.upcoming.is_empty() => Ok(()),
+            Work::Nothing if self.upcoming.is_empty() => {
+                if self.shared.begins_with_restore.swap(false, Ordering::Release) {
+                    let index = self.applied.0; // reads wait for it (O24)
+                    self.shared.inbox.control(Control::Applied { index, bytes: 0 });
+                }
+                Ok(())
+            }
             _ => Err(NodeError::ApplyLoopGone),
         }
     }
@@ -489,9 +501,6 @@ impl<R> ApplyQueue<R> {
 
     /// What the first [`Apply`] is to consist of, and what tells the node, by being dropped, that the queue is gone.
     pub(super) fn begin_with(&mut self, steps: Vec<Step>, finished: Sender<()>) {
-        let restores = steps.iter().any(|step| matches!(step, Step::Snapshot { .. }));
-        let watched = restores && !planted("first-apply-is-not-watched");
-        self.shared.begins_with_restore.store(watched, Ordering::Relaxed);
         self.upcoming = steps.into();
         self.finished = Some(finished);
     }

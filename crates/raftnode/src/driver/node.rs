@@ -604,6 +604,7 @@ impl Node {
 
     fn role_changed(&mut self, change: RoleChange) {
         let RoleChange { vitals, new_leader } = change;
+        let vitals = Vitals { applied: self.applied(), ..vitals };
         if new_leader {
             self.shared.counters.leader_changes.add(1);
         }
@@ -616,13 +617,20 @@ impl Node {
     }
 
     fn answer_reads(&mut self) {
-        let answered = self.reads.answer(self.core.applied());
+        let answered = self.reads.answer(self.applied());
         self.shared.counters.reads.add(answered);
+    }
+
+    /// What the state holds: nothing while the apply loop has yet to restore the snapshot that it begins with, which the
+    /// core takes for applied (O24).
+    fn applied(&self) -> u64 {
+        let empty = self.shared.is_to_be_restored() && !planted("read-before-the-restore");
+        if empty { 0 } else { self.core.applied() }
     }
 
     /// Shows the vitals to everybody, if they have changed.
     fn publish(&mut self) {
-        let mut vitals = self.core.vitals();
+        let mut vitals = Vitals { applied: self.applied(), ..self.core.vitals() };
         if planted("commit-published-after-apply") {
             vitals.commit = vitals.applied;
         }
@@ -663,6 +671,9 @@ impl Node {
 /// What the core says, and what only the driver knows.
 pub(super) fn status(core: &Core, shared: &Shared, unapplied: u64) -> Status {
     let mut status = core.status();
+    if shared.is_to_be_restored() {
+        status.applied = 0;
+    }
     status.log_bytes = shared.log_bytes.load(Ordering::Relaxed);
     status.apply_backlog = unapplied;
     status.stats = shared.counters.stats();

@@ -108,6 +108,11 @@ impl Shared {
         ProposalId { origin: self.id, incarnation: self.incarnation, sequence }
     }
 
+    /// Whether the state is behind the snapshot that the node calls applied. Nobody may look at it yet (O24).
+    pub(crate) fn is_to_be_restored(&self) -> bool {
+        self.begins_with_restore.load(Ordering::Acquire)
+    }
+
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Published) -> T) -> T {
         read(&self.published.lock())
     }

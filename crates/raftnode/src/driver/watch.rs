@@ -141,7 +141,7 @@ impl Node {
             self.core.handle_write_stall(stalled);
         }
         let steps = self.shared.apply_steps.load(Ordering::Relaxed);
-        let first = self.shared.begins_with_restore.load(Ordering::Relaxed);
+        let first = self.shared.is_to_be_restored() && !planted("first-apply-is-not-watched");
         let busy = self.unapplied > 0 || self.restoring || first;
         if self.apply_watch.stalls(now, busy, steps, timeout) {
             self.shared.report_stall(Stalled::Apply, timeout);
