@@ -93,11 +93,11 @@ impl LogReader for Reader {
     }
 }
 
-/// Who was told to stand still, and when; late heartbeats; and a trap for the next change of role.
+/// Who was told to stand still, and when; by how much the latest heartbeat was late; and a trap for the next change of role.
 #[derive(Default)]
 struct Watcher {
     stalls: Mutex<Vec<(Stalled, Instant)>>,
-    late: Mutex<u32>,
+    late: Mutex<Duration>,
     panics: Mutex<bool>,
 }
 
@@ -106,8 +106,9 @@ impl Observer for Watcher {
         self.stalls.lock().push((what, Instant::now()));
     }
 
-    fn heartbeat_late(&self, _: u64, _: Duration) {
-        *self.late.lock() += 1;
+    fn heartbeat_late(&self, _: u64, late: Duration) {
+        let mut latest = self.late.lock();
+        *latest = late.max(*latest);
     }
 
     fn role_changed(&self, _: &Vitals) {
@@ -162,7 +163,7 @@ fn a_leader_whose_disk_hangs_hands_over_within_two_election_timeouts() {
         })
     });
     cluster.handle(first).propose("before").wait().expect("applied");
-    *watcher.late.lock() = 0;
+    *watcher.late.lock() = Duration::ZERO;
     disk.hang(true);
     let began = Instant::now();
     let stuck = cluster.handle(first).propose("committed by the others");
@@ -176,7 +177,9 @@ fn a_leader_whose_disk_hangs_hands_over_within_two_election_timeouts() {
     let (what, when) = watcher.stalls.lock()[0];
     assert_eq!(what, Stalled::Disk);
     assert!(when - began < 2 * timeout, "reported after {:?}", when - began);
-    assert_eq!(*watcher.late.lock(), 0, "its heartbeats left on time until then");
+    // What waits for the disk is late by more than a timeout; what waits for a machine with other things to do, by less.
+    let late = *watcher.late.lock();
+    assert!(late < timeout / 4, "its heartbeats left on time until then: {late:?} late");
     cluster.handle(second).propose("goes on").wait().expect("two of three");
     assert!(cluster.handle(first).status().disk_stalled);
     disk.hang(false);
