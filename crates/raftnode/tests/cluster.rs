@@ -614,6 +614,30 @@ fn a_leader_that_was_removed_while_away_learns_it() {
     }
 }
 
+/// O19: what first said so never arrives.
+#[test]
+fn the_one_who_is_left_hears_of_the_removal_although_the_news_is_lost() {
+    let mut cluster = TestCluster::new(2, config().election_ticks(200));
+    let leader = cluster.ids()[0];
+    let (trace, spy) = cluster.spy_on(leader, false);
+    cluster.elect(leader);
+    let left = cluster.follower();
+    cluster.handle(leader).propose("before").wait().expect("both");
+    trace.shut(true); // it cannot be committed before the other one holds it
+    let held = cluster.handle(left).status().durable;
+    let pending = cluster.handle(leader).change_members(Change::Remove(leader));
+    wait_for("the other one to hold the change", || {
+        (cluster.handle(left).status().durable > held).then_some(())
+    });
+    spy.block(left); // no append arrives any more
+    trace.shut(false);
+    pending.wait().expect("committed");
+    wait_for("the other one to apply it", || {
+        (cluster.handle(left).status().voters == [left]).then_some(())
+    });
+    assert!(matches!(cluster.handle(leader).wait_end(), NodeEnd::Removed));
+}
+
 #[test]
 fn a_node_that_has_ended_says_how_it_was_then() {
     let mut cluster = TestCluster::new(1, config());

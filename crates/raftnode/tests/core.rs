@@ -360,6 +360,25 @@ fn a_leader_that_removes_itself_stops_and_the_rest_elect_another() {
     assert_eq!(sim.node(2).lines, ["a"]);
 }
 
+/// O19: as long as it is there, to those who hold the removal and may not know that it is committed; and to nobody who
+/// would only wait for it.
+#[test]
+fn a_leader_that_removed_itself_repeats_it_to_those_who_hold_it() {
+    let mut sim = elected(3);
+    assert_eq!(sim.core(1).last_words(), [], "it leads");
+    sim.cut.push(3);
+    sim.change(1, ChangeEntry::new(Change::Remove(1)));
+    sim.settle();
+    assert!(sim.node(1).removed);
+    let commit = sim.core(1).vitals().commit;
+    let words = sim.core(1).last_words();
+    let said: Vec<_> = words.iter().map(|said| (said.to, said.term, said.commit)).collect();
+    assert_eq!(said, [(2, sim.core(1).vitals().term, commit)]);
+    assert_eq!(sim.core(2).last_words(), [], "it was not removed");
+    let known = sim.core(2).handle_message(1, words[0].clone());
+    assert!(matches!(known, Err(StepError::Refused(Refused::Removed { from: 1 }))), "{known:?}");
+}
+
 #[test]
 fn two_changes_at_once_one_of_them_waits_or_is_refused_as_pending() {
     let mut sim = elected(3);

@@ -173,7 +173,7 @@ impl Life {
         self.send(id, messages, store, snapshots, around);
     }
 
-    fn send(
+    pub(super) fn send(
         &mut self,
         id: u64,
         messages: Vec<Message>,

@@ -188,6 +188,7 @@ impl Node {
     /// Time passes. One with a twin, unless it leads, is not told: its twin would have an election at another time.
     pub(super) fn tick(&mut self, around: &mut Around<'_>) {
         let Some(life) = &mut self.life else { return };
+        life.send(self.id, life.core.last_words(), &self.store, &self.snapshots, around);
         if around.twins.are_on() {
             if life.core.vitals().role != Role::Leader {
                 return;

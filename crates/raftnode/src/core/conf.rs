@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oarlock_membership::{
     ChangeEntry, ChangeError, Cluster, Configuration, ProposalId, record::ConfChangeTransition,
 };
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::{Core, Event, MembersApplied};
 use crate::convert;
@@ -158,6 +158,31 @@ impl Core {
             self.events.push_back(Event::Removed);
         }
         self.present = present;
+    }
+
+    /// What a leader that removed itself goes on saying, once a tick for as long as it is there; nothing from anybody else.
+    ///
+    /// A configuration counts from when it is applied. Those who are left may need the one who was removed to elect another
+    /// leader until they hear that the removal is committed (O19), and what said so may have been lost. raft-rs would
+    /// repeat it with its heartbeats, but a leader that is no member must not have it tick. So these are what it would say,
+    /// to those who were known to hold the removal. The others would only be kept from an election by it, and who has
+    /// applied the removal does not listen.
+    #[must_use = "the transport sends them"]
+    pub fn last_words(&self) -> Vec<Message> {
+        if !self.removed || planted("removed-leader-says-it-once") {
+            return Vec::new();
+        }
+        let (raft, removal) = (&self.raw.raft, self.changes.applied);
+        let mut held = self.matched_peers();
+        held.retain(|_, matched| *matched >= removal || planted("last-words-for-all"));
+        let heartbeat = |(to, matched): (u64, u64)| {
+            let commit = matched.min(raft.raft_log.committed);
+            let mut message =
+                Message { from: raft.id, to, term: raft.term, commit, ..Message::default() };
+            message.set_msg_type(MessageType::MsgHeartbeat);
+            message
+        };
+        held.into_iter().map(heartbeat).collect()
     }
 
     fn disagree(&mut self, index: u64, reason: &dyn std::fmt::Display) {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::node::Node;
 use crate::{NodeEnd, ProposeError, ReadError, Role, Unknown};
 
-/// How long a removed node goes on, so that what it has said, and been told, gets through (etcd waits as long).
+/// How long a removed node goes on, so that what it has said, says again, and has been told, gets through (etcd waits as
+/// long).
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// How long a starting node watches for peers before it gives up on an early election.
 pub(super) const EARLY_ELECTION: Duration = Duration::from_secs(5);
@@ -83,6 +84,7 @@ impl Node {
         let (ticks, skipped) = self.ticker.take(now);
         if ticks > 0 {
             self.core.advance_ticks(ticks);
+            self.out.send(self.core.last_words(), self.core.gone()); // O19
             self.count();
             self.shared.counters.ticks_skipped.add(skipped);
         }
