@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use oarlock_raftnode::bootstrap::Boot;
 use oarlock_raftnode::membership::{Change, ChangeEntry};
 use oarlock_raftnode::raft::eraftpb::{Entry, MessageType};
-use oarlock_raftnode::{
-    Fetch, LogBatch, LogError, LogReader, LogState, LogStore, MemStore, NodeEnd, NodeError, Role,
-};
+use oarlock_raftnode::{Fetch, LogError, LogReader, LogStore, NodeEnd, NodeError, Role};
 use parking_lot::{Condvar, Mutex};
 
 mod support;
+use support::read_through::ReadThrough;
 use support::sim::{Packet, Sim};
 use support::{PATIENCE, TestCluster, config, wait_for};
 
@@ -248,79 +247,30 @@ impl Cold {
     }
 }
 
+impl Gate {
+    fn read(
+        &self,
+        log: &dyn LogReader,
+        (low, high, max_bytes): (u64, u64, u64),
+    ) -> Result<Vec<Entry>, LogError> {
+        assert!(!self.panics.load(Ordering::Relaxed), "asked to panic");
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(LogError::Corrupt { detail: "asked to fail".into(), place: None });
+        }
+        let mut shut = self.shut.lock();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        while *shut {
+            self.opened.wait(&mut shut);
+        }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(shut);
+        log.entries(low, high, max_bytes)
+    }
+}
+
 impl Drop for Cold {
     fn drop(&mut self) {
         self.shut(false); // a test that fails does not hang
-    }
-}
-
-struct ColdStore {
-    inner: MemStore,
-    cold: Arc<Gate>,
-}
-
-impl LogStore for ColdStore {
-    fn state(&self) -> Result<LogState, LogError> {
-        self.inner.state()
-    }
-
-    fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(ColdReader { inner: self.inner.reader(), cold: Arc::clone(&self.cold) })
-    }
-
-    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
-        self.inner.append(batch)
-    }
-
-    fn sync(&mut self) -> Result<(), LogError> {
-        self.inner.sync()
-    }
-
-    fn release(&mut self, before: u64) -> Result<(), LogError> {
-        self.inner.release(before)
-    }
-
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-
-    fn close(self: Box<Self>) -> Result<(), LogError> {
-        Box::new(self.inner).close()
-    }
-}
-
-struct ColdReader {
-    inner: Arc<dyn LogReader>,
-    cold: Arc<Gate>,
-}
-
-impl LogReader for ColdReader {
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
-        let gate = &*self.cold;
-        assert!(!gate.panics.load(Ordering::Relaxed), "asked to panic");
-        if gate.fails.load(Ordering::Relaxed) {
-            return Err(LogError::Corrupt { detail: "asked to fail".into(), place: None });
-        }
-        let mut shut = gate.shut.lock();
-        gate.waiting.fetch_add(1, Ordering::Relaxed);
-        while *shut {
-            gate.opened.wait(&mut shut);
-        }
-        gate.waiting.fetch_sub(1, Ordering::Relaxed);
-        drop(shut);
-        self.inner.entries(low, high, max_bytes)
-    }
-
-    fn term(&self, index: u64) -> Result<u64, LogError> {
-        self.inner.term(index)
-    }
-
-    fn first_index(&self) -> u64 {
-        self.inner.first_index()
-    }
-
-    fn last_index(&self) -> u64 {
-        self.inner.last_index()
     }
 }
 
@@ -337,7 +287,8 @@ fn cold_cluster(cold: &Cold) -> (TestCluster, u64, u64) {
     cluster.stop(leader);
     let node = &cluster.nodes[&leader];
     let (store, snapshots) = (node.store.clone(), node.snapshots.clone());
-    let log = Box::new(ColdStore { inner: store.clone(), cold: Arc::clone(&cold.0) });
+    let gate = Arc::clone(&cold.0);
+    let log = Box::new(ReadThrough::new(store.clone(), move |log, range| gate.read(log, range)));
     cluster.boot_with(leader, store, log, snapshots, &Boot::Restart);
     cluster.elect(leader);
     let away = cluster.ids()[1];

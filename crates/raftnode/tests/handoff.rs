@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
 use oarlock_raftnode::membership::{Change, Cluster};
-use oarlock_raftnode::raft::eraftpb::Entry;
 use oarlock_raftnode::transport::{Identity, MemNetwork};
 use oarlock_raftnode::{
-    Apply, ApplyQueue, Config, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots,
-    MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle, ReadError, Role, SnapshotView,
-    StartError, Step,
+    Apply, ApplyQueue, Config, MemSnapshots, MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle,
+    ReadError, Role, SnapshotView, StartError, Step,
 };
 
 mod support;
+use support::read_through::ReadThrough;
 use support::{PATIENCE, TestCluster, config, member, wait_for};
 
 /// One member, its disk and its handoff.
@@ -273,63 +272,6 @@ fn a_long_log_is_handed_over_in_bounded_pieces() {
     goes_on.wait().expect("there is room");
 }
 
-/// A log that remembers the most that was read of it at once.
-#[derive(Clone)]
-struct Watched {
-    store: MemStore,
-    largest: Arc<AtomicU64>,
-}
-
-impl LogStore for Watched {
-    fn state(&self) -> Result<LogState, LogError> {
-        self.store.state()
-    }
-    fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(WatchedReader { reader: self.store.reader(), largest: Arc::clone(&self.largest) })
-    }
-    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
-        self.store.append(batch)
-    }
-    fn max_batch(&self) -> u64 {
-        self.store.max_batch()
-    }
-    fn sync(&mut self) -> Result<(), LogError> {
-        self.store.sync()
-    }
-    fn release(&mut self, before: u64) -> Result<(), LogError> {
-        self.store.release(before)
-    }
-    fn size(&self) -> u64 {
-        self.store.size()
-    }
-    fn close(self: Box<Self>) -> Result<(), LogError> {
-        Box::new(self.store).close()
-    }
-}
-
-struct WatchedReader {
-    reader: Arc<dyn LogReader>,
-    largest: Arc<AtomicU64>,
-}
-
-impl LogReader for WatchedReader {
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
-        let entries = self.reader.entries(low, high, max_bytes)?;
-        let bytes = entries.iter().map(|entry| entry.data.len() as u64).sum();
-        self.largest.fetch_max(bytes, Ordering::Relaxed);
-        Ok(entries)
-    }
-    fn term(&self, index: u64) -> Result<u64, LogError> {
-        self.reader.term(index)
-    }
-    fn first_index(&self) -> u64 {
-        self.reader.first_index()
-    }
-    fn last_index(&self) -> u64 {
-        self.reader.last_index()
-    }
-}
-
 /// raft-rs asks for everything that is committed and not applied before each election.
 #[test]
 fn an_election_with_a_long_log_reads_none_of_it_at_once() {
@@ -344,9 +286,16 @@ fn an_election_with_a_long_log_reads_none_of_it_at_once() {
 
     let (backlog, batch) = (200_000, 50_000);
     let config = config().max_apply_backlog(backlog).max_apply_bytes(batch).tail_cache_bytes(batch);
-    let mut log = Watched { store: disk.0.clone(), largest: Arc::default() };
+    let largest = Arc::new(AtomicU64::new(0));
+    let most = Arc::clone(&largest);
+    let mut log = ReadThrough::new(disk.0.clone(), move |log, (low, high, max_bytes)| {
+        let entries = log.entries(low, high, max_bytes)?;
+        let bytes = entries.iter().map(|entry| entry.data.len() as u64).sum();
+        most.fetch_max(bytes, Ordering::Relaxed);
+        Ok(entries)
+    });
     let recovered = boot(&mut log, &disk.1, &Boot::Restart).expect("it boots");
-    let (id, largest) = (recovered.id, Arc::clone(&log.largest));
+    let id = recovered.id;
     let builder = NodeBuilder::new(config, recovered, Box::new(log), Arc::new(disk.1.clone()));
     largest.store(0, Ordering::Relaxed);
     let mut again = run(builder, id, disk, 0);

@@ -4,6 +4,8 @@ mod checks;
 mod life;
 mod passes;
 mod place;
+#[path = "../support/read_through.rs"]
+mod read_through;
 mod standalone;
 
 use std::time::Duration;

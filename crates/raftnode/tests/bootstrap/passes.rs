@@ -10,12 +10,13 @@ use oarlock_raftnode::raft::{GetEntriesContext, Storage};
 use oarlock_raftnode::testing::hard_state;
 use oarlock_raftnode::transport::{Identity, MemNetwork};
 use oarlock_raftnode::{
-    Config, LogBatch, LogError, LogReader, LogState, LogStore, LogView, MemSnapshots, MemStore,
-    NodeBuilder, Payload, convert,
+    Config, LogBatch, LogError, LogReader, LogStore, LogView, MemSnapshots, MemStore, NodeBuilder,
+    Payload, convert,
 };
 use parking_lot::Mutex;
 
 use crate::place::founders;
+use crate::read_through::ReadThrough;
 
 /// What was read of a log: how often each entry, and how many bytes at once.
 #[derive(Clone, Default)]
@@ -25,57 +26,23 @@ struct Reads {
 }
 
 impl Reads {
-    fn times(&self, index: u64) -> u32 {
-        self.times.lock().get(&index).copied().unwrap_or_default()
-    }
-}
-
-struct Counting(MemStore, Reads);
-
-impl LogStore for Counting {
-    fn state(&self) -> Result<LogState, LogError> {
-        self.0.state()
-    }
-    fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(CountingReader(self.0.reader(), self.1.clone()))
-    }
-    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
-        self.0.append(batch)
-    }
-    fn sync(&mut self) -> Result<(), LogError> {
-        self.0.sync()
-    }
-    fn release(&mut self, before: u64) -> Result<(), LogError> {
-        self.0.release(before)
-    }
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn close(self: Box<Self>) -> Result<(), LogError> {
-        Box::new(self.0).close()
-    }
-}
-
-struct CountingReader(Arc<dyn LogReader>, Reads);
-
-impl LogReader for CountingReader {
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
-        let entries = self.0.entries(low, high, max_bytes)?;
-        let Reads { times, most } = &self.1;
-        entries.iter().for_each(|entry| *times.lock().entry(entry.index).or_default() += 1);
+    fn read(
+        &self,
+        log: &dyn LogReader,
+        (low, high, max_bytes): (u64, u64, u64),
+    ) -> Result<Vec<Entry>, LogError> {
+        let entries = log.entries(low, high, max_bytes)?;
+        let mut times = self.times.lock();
+        entries.iter().for_each(|entry| *times.entry(entry.index).or_default() += 1);
         let bytes: usize = entries.iter().map(|entry| entry.data.len()).sum();
-        let mut most = most.lock();
+        let mut most = self.most.lock();
         *most = bytes.max(*most);
+        drop(most);
         Ok(entries)
     }
-    fn term(&self, index: u64) -> Result<u64, LogError> {
-        self.0.term(index)
-    }
-    fn first_index(&self) -> u64 {
-        self.0.first_index()
-    }
-    fn last_index(&self) -> u64 {
-        self.0.last_index()
+
+    fn times(&self, index: u64) -> u32 {
+        self.times.lock().get(&index).copied().unwrap_or_default()
     }
 }
 
@@ -83,7 +50,7 @@ const LAST: u64 = 103;
 const LEN: usize = 200_000;
 
 /// One of three founders, with a hundred long entries of which nobody knows whether they are committed.
-fn member() -> (Counting, MemSnapshots) {
+fn member() -> (ReadThrough, Reads, MemSnapshots) {
     let (mut store, snapshots) = (MemStore::new(), MemSnapshots::new());
     let cluster = founders(3);
     let id = cluster.members().next().expect("three").id;
@@ -99,14 +66,16 @@ fn member() -> (Counting, MemSnapshots) {
     let batch = LogBatch { entries: &entries, hard_state, ..LogBatch::default() };
     store.append(&batch).expect("it fits");
     store.sync().expect("no fault");
-    (Counting(store, Reads::default()), snapshots)
+    let reads = Reads::default();
+    let counted = reads.clone();
+    let log = ReadThrough::new(store, move |log, range| counted.read(log, range));
+    (log, reads, snapshots)
 }
 
 /// The checks of the boot see every entry, and what else has to be known of them is noted on the way.
 #[test]
 fn a_start_reads_what_is_not_committed_once() {
-    let (mut log, snapshots) = member();
-    let reads = log.1.clone();
+    let (mut log, reads, snapshots) = member();
     let recovered = boot(&mut log, &snapshots, &Boot::Restart).expect("it boots");
     let transport =
         MemNetwork::new(1).endpoint(Identity::new(recovered.id, recovered.cluster.id()));
@@ -130,7 +99,7 @@ fn a_start_reads_what_is_not_committed_once() {
     node.shutdown();
 }
 
-fn changes(recovered: &Recovered, log: &Counting) -> Vec<u64> {
+fn changes(recovered: &Recovered, log: &ReadThrough) -> Vec<u64> {
     let view = recovered.view(log.reader(), LogView::DEFAULT_BUDGET).expect("checked");
     let all = view.entries(1, recovered.last_index + 1, None, GetEntriesContext::empty(false));
     let change = |entry: &&Entry| entry.get_entry_type() != EntryType::EntryNormal;
@@ -141,8 +110,7 @@ fn changes(recovered: &Recovered, log: &Counting) -> Vec<u64> {
 #[test]
 fn a_rescue_reads_every_entry_once_and_knows_what_it_appended() {
     for tail in [UncommittedTail::Keep, UncommittedTail::Discard] {
-        let (mut log, snapshots) = member();
-        let reads = log.1.clone();
+        let (mut log, reads, snapshots) = member();
         let rescue = Standalone { tail, keep_cluster_id: false, again: false };
         let recovered =
             boot(&mut log, &snapshots, &Boot::Standalone(rescue)).expect("it can be rescued");

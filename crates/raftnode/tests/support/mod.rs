@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use trace::{Recorder, Spy, Trace};
 
+pub(crate) mod read_through;
 pub(crate) mod sim;
 pub(crate) mod trace;
 
