@@ -52,7 +52,7 @@ const PROST: Run = Run {
         "--test",
         "log_stores",
         "--test",
-        "schedules",
+        "core",
     ],
 };
 

@@ -8,7 +8,7 @@ use oarlock_membership::record::{self, ConfChangeTransition as Transition};
 use oarlock_membership::{ChangeEntry, EntryKind, EntryView, PlannedEntry};
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
-    EntryType,
+    EntryType, HardState,
 };
 
 /// Bytes that came from raft-rs, whichever codec it was built with.
@@ -21,6 +21,22 @@ pub fn from_raft(data: impl Into<Bytes>) -> Bytes {
 #[must_use]
 pub fn to_raft<B: From<Bytes>>(data: Bytes) -> B {
     data.into()
+}
+
+/// A list as raft-rs takes it, whichever codec it was built with: they have different ones.
+#[must_use]
+pub fn list_to_raft<T, L: From<Vec<T>>>(list: Vec<T>) -> L {
+    list.into()
+}
+
+/// A hard state of raft-rs.
+#[must_use]
+pub fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
+    let mut hard_state = HardState::default();
+    hard_state.set_term(term);
+    hard_state.set_vote(vote);
+    hard_state.set_commit(commit);
+    hard_state
 }
 
 /// A configuration of raft-rs as a record, with its ids in order: raft-rs lists them in hash order.
@@ -136,7 +152,7 @@ pub fn conf_change(change: &ChangeEntry) -> ConfChangeV2 {
         single
     });
     let mut raft = ConfChangeV2::default();
-    raft.set_changes(steps.collect::<Vec<_>>().into());
+    raft.set_changes(list_to_raft(steps.collect()));
     raft.set_transition(match change.transition {
         Transition::Auto => ConfChangeTransition::Auto,
         Transition::Implicit => ConfChangeTransition::Implicit,

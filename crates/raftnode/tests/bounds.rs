@@ -8,7 +8,7 @@ use oarlock_raftnode::membership::{Change, ChangeEntry};
 use oarlock_raftnode::raft::eraftpb::{Entry, Message, MessageType};
 use oarlock_raftnode::{
     Busy, ChangeMembersError, Config, NodeEnd, ProposeError, ReadError, Role, TransferError,
-    Unknown, WriteMode,
+    Unknown, WriteMode, convert,
 };
 
 mod support;
@@ -109,7 +109,8 @@ fn rounds_of_reads_that_others_ask_for_are_bounded() {
         let mut message = Message { from: 2, to: 1, ..Message::default() };
         message.set_msg_type(MessageType::MsgReadIndex);
         let context = n.to_be_bytes().to_vec();
-        message.set_entries(vec![Entry { data: context.into(), ..Entry::default() }].into());
+        let entry = Entry { data: convert::to_raft(context.into()), ..Entry::default() };
+        message.set_entries(convert::list_to_raft(vec![entry]));
         match sim.core(1).handle_message(2, message) {
             Ok(()) => taken += 1,
             Err(error) => assert!(matches!(error, StepError::Shed), "{error}"),

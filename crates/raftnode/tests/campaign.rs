@@ -58,7 +58,7 @@ fn nobody_campaigns_over_a_conf_change_that_has_just_arrived() {
                 for (from, to, packet) in std::mem::take(&mut sim.net) {
                     match packet {
                         Packet::Raft(message) if to == 2 => {
-                            let _ = sim.core(2).handle_message(from, message);
+                            let _ = sim.core(2).handle_message(from, *message);
                             if sim.node(2).core.vitals().commit < vitals.commit {
                                 sim.poll(2);
                                 while sim.write(2) {}

@@ -108,7 +108,7 @@ impl Slow {
                     if to == 3 && message.get_msg_type() == MessageType::MsgAppend =>
                 {
                     if !self.cut {
-                        self.lane.push_back(message);
+                        self.lane.push_back(*message);
                     }
                 }
                 packet => self.sim.net.push_back((from, to, packet)),
@@ -145,7 +145,7 @@ impl Slow {
     /// The oldest append arrives.
     fn arrive(&mut self) -> bool {
         let Some(message) = self.lane.pop_front() else { return false };
-        self.sim.deliver(1, 3, Packet::Raft(message));
+        self.sim.deliver(1, 3, Packet::Raft(message.into()));
         self.work();
         true
     }

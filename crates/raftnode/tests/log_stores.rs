@@ -1,7 +1,7 @@
 //! Every log of this crate keeps the promises of `LogStore`.
 
 use oarlock_raftnode::testing::{LogFixture, log_store};
-use oarlock_raftnode::{LogStore, MemStore};
+use oarlock_raftnode::{LogStore, MemStore, convert};
 
 /// Loses everything unsynced, or keeps some of it, in turn.
 struct InMemory(usize);
@@ -157,7 +157,7 @@ mod wal {
         disk.set_capacity(Some(disk.used()));
         let error = (1..1000).find_map(|index| {
             let mut entry = oarlock_raftnode::testing::entry(index, 1);
-            entry.data = vec![b'x'; 2000].into();
+            entry.data = convert::to_raft(vec![b'x'; 2000].into());
             log.append(&LogBatch { entries: &[entry], ..LogBatch::default() }).err()
         });
         let Some(LogError::NoSpace { source }) = error else { panic!("{error:?}") };
@@ -207,7 +207,7 @@ mod wal {
         let mut log = options(&disk).create().expect("a new disk takes a log");
         for index in 1..=100 {
             let mut entry = oarlock_raftnode::testing::entry(index, 1);
-            entry.data = vec![b'x'; 2000].into();
+            entry.data = convert::to_raft(vec![b'x'; 2000].into());
             log.append(&LogBatch { entries: &[entry], ..LogBatch::default() }).expect("room");
             log.sync().expect("no fault");
         }

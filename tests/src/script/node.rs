@@ -502,9 +502,9 @@ impl Node {
         }
         match wire::decode(packet.head, packet.payloads) {
             Ok(Inbound::Raft(message)) => {
-                let taken = life.core.handle_message(from, message.clone());
+                let taken = life.core.handle_message(from, (*message).clone());
                 if matches!(taken, Ok(()) | Err(StepError::Raft(_))) {
-                    around.twins.stepped(self.id, life, message);
+                    around.twins.stepped(self.id, life, *message);
                 }
                 if let Err(error) = taken {
                     let line = format!("refuses {} of {from}: {error}", packet.label);

@@ -4,7 +4,7 @@
 //! [`StandalonePlan`](oarlock_membership::StandalonePlan) documents.
 
 use oarlock_membership::{Member, StandalonePlan, Survivor, UncommittedTail};
-use raft::eraftpb::{Entry, EntryType, HardState};
+use raft::eraftpb::{Entry, EntryType};
 
 use super::start::{read_metadata, recover, restart, write};
 use super::{BootError, Metadata, Recovered};
@@ -64,12 +64,8 @@ pub(super) fn rescue(
     let plan = plan(&recovered, &entries, rescue)?;
 
     let mut entries: Vec<Entry> = plan.appended.iter().map(convert::planned_entry).collect();
-    let mut hard_state = HardState {
-        term: plan.hard_state.term,
-        vote: plan.hard_state.vote,
-        commit: plan.hard_state.commit,
-        ..HardState::default()
-    };
+    let planned = &plan.hard_state;
+    let mut hard_state = convert::hard_state(planned.term, planned.vote, planned.commit);
     if entries.is_empty() && plan.discarded.is_some() {
         // A log is only cut off by what replaces its end.
         hard_state.commit += 1;

@@ -381,9 +381,8 @@ impl Core {
         let raft = &mut self.raw.raft;
         let mut message = Message { from: raft.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
-        message.set_entries(
-            batch.iter().map(|queued| entry_of(&queued.forward)).collect::<Vec<_>>().into(),
-        );
+        let entries = batch.iter().map(|queued| entry_of(&queued.forward)).collect();
+        message.set_entries(convert::list_to_raft(entries));
         let first = raft.raft_log.last_index() + 1;
         if raft.step(message).is_err() {
             let error = if raft.prs().get(raft.id).is_none() {

@@ -182,8 +182,8 @@ mod tests {
     use raft::eraftpb::{Entry, Message};
 
     use super::*;
-    use crate::ReadError;
     use crate::waiter::pending;
+    use crate::{ReadError, convert};
 
     fn read() -> Data {
         let (resolver, _) = pending::<u64, ReadError>();
@@ -191,8 +191,8 @@ mod tests {
     }
 
     fn message(bytes: usize) -> Data {
-        let entry = Entry { data: vec![0; bytes].into(), ..Entry::default() };
-        let message = Message { entries: vec![entry].into(), ..Message::default() };
+        let entry = Entry { data: convert::to_raft(vec![0; bytes].into()), ..Entry::default() };
+        let message = Message { entries: convert::list_to_raft(vec![entry]), ..Message::default() };
         Data::Message { from: 2, message: Box::new(message) }
     }
 

@@ -133,7 +133,7 @@ impl Handler for PeerHandler {
         let inbound = wire::decode(head, payloads)
             .map_err(|error| FrameFault::Undecodable { reason: error.to_string() })?;
         let data = match inbound {
-            Inbound::Raft(message) => Data::Message { from, message: Box::new(message) },
+            Inbound::Raft(message) => Data::Message { from, message },
             Inbound::Forward(forward) => Data::Forward { from, forward },
             Inbound::ForwardReply(reply) => Data::ForwardReply { from, reply },
         };

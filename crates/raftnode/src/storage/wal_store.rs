@@ -8,7 +8,6 @@ use bytes::Bytes;
 use oarlock_membership::record;
 use oarlock_wal::{Maintainer, Vfs, Wal, snapshot};
 use prost::Message;
-use raft::eraftpb::HardState;
 
 use super::wal_reader::WalReader;
 use super::{
@@ -264,7 +263,7 @@ pub(super) fn state(
     last_index: u64,
 ) -> Result<LogState, LogError> {
     let oarlock_wal::HardState { term, vote, commit } = hard_state;
-    let hard_state = HardState { term, vote, commit, ..HardState::default() };
+    let hard_state = convert::hard_state(term, vote, commit);
     let snapshot = snapshot.map(mark_from_wal).transpose()?;
     Ok(LogState { metadata, hard_state, snapshot, first_index, last_index })
 }

@@ -111,5 +111,5 @@ pub fn mark(index: u64, term: u64) -> SnapshotMark {
 /// A hard state.
 #[must_use]
 pub fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
-    HardState { term, vote, commit, ..HardState::default() }
+    convert::hard_state(term, vote, commit)
 }

@@ -154,7 +154,8 @@ pub(super) fn join(head: Head, payloads: Vec<Bytes>) -> Result<Message, WireErro
     message.request_snapshot = head.request_snapshot;
     message.commit_term = head.commit_term;
     message.priority = head.priority;
-    message.set_entries(join_entries(head.entries.unwrap_or_default(), payloads)?.into());
+    let entries = join_entries(head.entries.unwrap_or_default(), payloads)?;
+    message.set_entries(convert::list_to_raft(entries));
     if let Some(snapshot) = head.snapshot {
         let into = message.mut_snapshot();
         into.set_data(convert::to_raft(snapshot.data));

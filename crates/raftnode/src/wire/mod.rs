@@ -150,7 +150,7 @@ pub const fn route(kind: MessageType) -> Option<Route> {
 #[non_exhaustive]
 pub enum Inbound {
     /// For raft-rs, once [`validate`] has let it pass.
-    Raft(Message),
+    Raft(Box<Message>),
     /// A follower hands on a proposal.
     Forward(Forward),
     /// The leader answers one.
@@ -232,7 +232,7 @@ pub fn decode(head: Bytes, payloads: Vec<Bytes>) -> Result<Inbound, WireError> {
         Body::Raft(head) => {
             let message = message::join(head, payloads)?;
             match route(message.get_msg_type()) {
-                Some(Route { way: Way::Lane(_), .. }) => Ok(Inbound::Raft(message)),
+                Some(Route { way: Way::Lane(_), .. }) => Ok(Inbound::Raft(Box::new(message))),
                 _ => Err(WireError::WrongLane(message::name(message.get_msg_type()))),
             }
         }

@@ -67,7 +67,7 @@ fn message() -> impl Strategy<Value = Message> {
     (prop::sample::select(TRAVELLING.to_vec()), numbers(), some_entries()).prop_map(
         |(kind, mut message, entries)| {
             message.set_msg_type(kind);
-            message.set_entries(entries.into());
+            message.set_entries(convert::list_to_raft(entries));
             message
         },
     )
@@ -84,7 +84,7 @@ proptest! {
     fn every_message_survives(message in message()) {
         let Envelope { to, head, payloads, .. } = encode(&message).expect("within the limits");
         prop_assert_eq!(to, message.to);
-        prop_assert_eq!(decode(head, payloads).expect("just encoded"), Inbound::Raft(message));
+        prop_assert_eq!(decode(head, payloads).expect("just encoded"), Inbound::Raft(message.into()));
     }
 
     #[test]
@@ -182,7 +182,7 @@ fn the_bytes_of_an_append_are_fixed() {
     (message.to, message.from, message.term) = (2, 1, 5);
     (message.log_term, message.index, message.commit) = (4, 300, 299);
     let change = convert::entry(302, 5, EntryType::EntryConfChange, "");
-    message.set_entries(vec![testing::entry(301, 4), change].into());
+    message.set_entries(convert::list_to_raft(vec![testing::entry(301, 4), change]));
     let Envelope { lane, label, head, payloads, .. } = encode(&message).expect("small");
     assert_eq!((lane, label), (Lane::Append, "append"));
     assert_eq!(payloads, ["301@4"]);
@@ -202,10 +202,10 @@ fn the_bytes_of_an_append_are_fixed() {
     ];
     let without_context = [&[0x0a, 33], &expected[2..35]].concat();
     assert_eq!(head, without_context, "{head:02x?}");
-    assert_eq!(decode(head, payloads), Ok(Inbound::Raft(message.clone())));
+    assert_eq!(decode(head, payloads), Ok(Inbound::Raft(message.clone().into())));
     assert_eq!(
         decode(Bytes::copy_from_slice(expected), vec!["301@4".into()]),
-        Ok(Inbound::Raft(message)),
+        Ok(Inbound::Raft(message.into())),
         "an empty field that is spelled out reads the same"
     );
 }
@@ -266,7 +266,7 @@ fn unknown_numbers_are_errors() {
 fn payloads_must_be_those_that_were_announced() {
     let mut message = Message::default();
     message.set_msg_type(MessageType::MsgAppend);
-    message.set_entries(testing::entries(1, 2, 1).into());
+    message.set_entries(convert::list_to_raft(testing::entries(1, 2, 1)));
     let Envelope { head, payloads, .. } = encode(&message).expect("small");
     let mismatch = |payloads: Vec<Bytes>| {
         let result = decode(head.clone(), payloads);
@@ -285,12 +285,13 @@ fn payloads_must_be_those_that_were_announced() {
 fn what_cannot_be_said_is_not_sent() {
     let mut message = Message::default();
     message.set_msg_type(MessageType::MsgAppend);
-    message.set_entries([testing::entries(1, 1, 1), testing::entries(3, 3, 1)].concat().into());
+    let apart = [testing::entries(1, 1, 1), testing::entries(3, 3, 1)].concat();
+    message.set_entries(convert::list_to_raft(apart));
     let gap = WireError::NotContiguous { found: 3, expected: 2 };
     assert_eq!(encode(&message).err(), Some(gap));
     let mut entry = testing::entry(4, 1);
     entry.set_context(convert::to_raft("ctx".into()));
-    message.set_entries(vec![entry].into());
+    message.set_entries(convert::list_to_raft(vec![entry]));
     assert_eq!(encode(&message).err(), Some(WireError::EntryContext { index: 4 }));
 }
 
@@ -302,11 +303,11 @@ fn the_largest_message_fits_and_a_larger_one_is_refused() {
         let entry = |index| convert::entry(index, (1 << 56) - 1, EntryType::EntryNormal, "x");
         (1..=count as u64).map(entry).collect::<Vec<_>>()
     };
-    message.set_entries(entries(MAX_ENTRIES).into());
+    message.set_entries(convert::list_to_raft(entries(MAX_ENTRIES)));
     let Envelope { head, payloads, .. } = encode(&message).expect("at the limit");
     assert!(head.len() <= MAX_HEAD);
     assert!(decode(head, payloads).is_ok());
-    message.set_entries(entries(MAX_ENTRIES + 1).into());
+    message.set_entries(convert::list_to_raft(entries(MAX_ENTRIES + 1)));
     assert!(matches!(encode(&message), Err(WireError::TooLarge { .. })));
     let large = Bytes::from(vec![0; MAX_HEAD + 1]);
     assert!(matches!(decode(large, vec![]), Err(WireError::TooLarge { .. })), "before decoding");
@@ -320,7 +321,7 @@ fn data_is_not_copied() {
     message.set_msg_type(MessageType::MsgAppend);
     let data = Bytes::from(vec![7; 100]);
     let entry = convert::entry(1, 1, EntryType::EntryNormal, data.clone());
-    message.set_entries(vec![entry].into());
+    message.set_entries(convert::list_to_raft(vec![entry]));
     let Envelope { head, payloads, .. } = encode(&message).expect("small");
     assert_eq!(payloads[0].as_ptr(), data.as_ptr());
     let Ok(Inbound::Raft(decoded)) = decode(head, payloads) else { panic!("it is one") };

@@ -98,7 +98,7 @@ fn to_raft(change: &ChangeEntry) -> ConfChangeV2 {
         });
         single
     });
-    raft.set_changes(singles.collect::<Vec<_>>().into());
+    raft.set_changes(convert::list_to_raft(singles.collect()));
     raft
 }
 

@@ -56,12 +56,12 @@ fn a_promise_outlives_the_term_it_was_made_in() {
     let mut stray = Message::default();
     stray.set_msg_type(MessageType::MsgAppendResponse);
     (stray.from, stray.to, stray.term, stray.reject) = (3, 2, 50, true);
-    sim.deliver(3, 2, Packet::Raft(stray));
+    sim.deliver(3, 2, Packet::Raft(stray.into()));
     assert_eq!(sim.node(2).core.vitals().leader, 0, "it has forgotten");
     let mut ask = Message::default();
     ask.set_msg_type(MessageType::MsgRequestVote);
     (ask.from, ask.to, ask.term, ask.index, ask.log_term) = (3, 2, 51, 99, 50);
-    sim.deliver(3, 2, Packet::Raft(ask));
+    sim.deliver(3, 2, Packet::Raft(ask.into()));
     assert_eq!(sim.node(2).core.status().vote, 0, "it gave away what it had promised");
 }
 

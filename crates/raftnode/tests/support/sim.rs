@@ -18,7 +18,7 @@ use oarlock_raftnode::{
 /// What is on its way.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
-    Raft(Message),
+    Raft(Box<Message>),
     Forward(Forward),
     Reply(ForwardReply),
 }
@@ -222,7 +222,7 @@ impl Sim {
     fn send(&mut self, from: u64, messages: Vec<Message>) {
         let gone = self.nodes[&from].core.gone();
         for message in oarlock_raftnode::core::tidy(messages, gone) {
-            self.net.push_back((from, message.to, Packet::Raft(message)));
+            self.net.push_back((from, message.to, Packet::Raft(message.into())));
         }
     }
 
@@ -414,7 +414,7 @@ impl Sim {
             self.cut.contains(&from) || self.cut.contains(&to) || !self.nodes.contains_key(&to);
         match packet {
             Packet::Raft(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
-                let accepted = !lost && self.deliver_snapshot(from, to, message);
+                let accepted = !lost && self.deliver_snapshot(from, to, *message);
                 if let Some(sender) = self.nodes.get_mut(&from) {
                     sender.core.handle_snapshot_sent(to, accepted);
                     self.poll(from);
@@ -423,7 +423,7 @@ impl Sim {
             }
             _ if lost => return,
             Packet::Raft(message) => {
-                let _ = self.core(to).handle_message(from, message);
+                let _ = self.core(to).handle_message(from, *message);
             }
             Packet::Forward(forward) => self.core(to).handle_forward(from, forward),
             Packet::Reply(reply) => self.core(to).handle_forward_reply(from, &reply),

@@ -169,7 +169,7 @@ impl Handler for Mailroom {
         payloads: Vec<Bytes>,
     ) -> Result<(), FrameFault> {
         let arrival = match wire::decode(head, payloads) {
-            Ok(Inbound::Raft(message)) => Arrival::Message(message),
+            Ok(Inbound::Raft(message)) => Arrival::Message(*message),
             Ok(Inbound::Forward(forward)) => Arrival::Forward(forward),
             Ok(_) => return Ok(()),
             Err(error) => return Err(FrameFault::Undecodable { reason: error.to_string() }),

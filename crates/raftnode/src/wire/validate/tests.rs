@@ -167,7 +167,7 @@ fn with(kind: MessageType, term: u64, change: impl FnOnce(&mut Message)) -> Mess
 fn append(term: u64, index: u64, log_term: u64, entries: Vec<Entry>) -> Message {
     with(MessageType::MsgAppend, term, |m| {
         (m.index, m.log_term) = (index, log_term);
-        m.set_entries(entries.into());
+        m.set_entries(convert::list_to_raft(entries));
     })
 }
 
@@ -183,7 +183,7 @@ fn snapshot(term: u64, mark: &SnapshotMark) -> Message {
 
 fn read(kind: MessageType, term: u64, contexts: &[&'static str]) -> Message {
     let entry = |context: &&'static str| convert::entry(0, 0, EntryType::EntryNormal, *context);
-    with(kind, term, |m| m.set_entries(contexts.iter().map(entry).collect::<Vec<_>>().into()))
+    with(kind, term, |m| m.set_entries(convert::list_to_raft(contexts.iter().map(entry).collect())))
 }
 
 /// What honest members say, at any time: all of it must pass, or be told from a fault.
@@ -324,7 +324,7 @@ fn hostile() -> Vec<(&'static str, To, Message, bool)> {
         (
             "entries in a heartbeat",
             Follower,
-            with(MsgHeartbeat, 2, |m| m.set_entries(entries(1, 1, 1).into())),
+            with(MsgHeartbeat, 2, |m| m.set_entries(convert::list_to_raft(entries(1, 1, 1)))),
             false,
         ),
         ("a match beyond the log", Follower, append(2, 500, 0, entries(501, 501, 2)), true),

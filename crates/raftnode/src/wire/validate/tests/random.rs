@@ -61,9 +61,9 @@ fn any_message(random: &mut fastrand::Rng, node: &Node) -> Message {
                 if random.u8(0..6) == 0 { any(random) } else { message.index.saturating_add(1) };
             let term = any(random).min(message.term).max(message.log_term);
             let last = first.saturating_add(random.u64(0..4)).min(u64::MAX - 1);
-            message.set_entries(
-                (first..last).map(|index| entry(index, term)).collect::<Vec<_>>().into(),
-            );
+            message.set_entries(convert::list_to_raft(
+                (first..last).map(|index| entry(index, term)).collect(),
+            ));
         }
         MsgReadIndex | MsgReadIndexResp if random.u8(0..4) > 0 => {
             message.term = if message.get_msg_type() == MsgReadIndex { 0 } else { message.term };
