@@ -13,7 +13,7 @@ use oarlock_raftnode::{
 use parking_lot::{Condvar, Mutex};
 
 mod support;
-use support::{Journal, TestCluster, config, wait_for};
+use support::{Journal, Machine, TestCluster, config, wait_for};
 
 /// A disk whose syncs, or reads, can be held up or made to fail.
 #[derive(Clone, Default)]
@@ -164,6 +164,7 @@ fn a_leader_whose_disk_hangs_hands_over_within_two_election_timeouts() {
     });
     cluster.handle(first).propose("before").wait().expect("applied");
     *watcher.late.lock() = Duration::ZERO;
+    let machine = Machine::watch();
     disk.hang(true);
     let began = Instant::now();
     let stuck = cluster.handle(first).propose("committed by the others");
@@ -172,14 +173,15 @@ fn a_leader_whose_disk_hangs_hands_over_within_two_election_timeouts() {
         cluster.ids().into_iter().filter(|id| *id != first).find(leads)
     });
     let took = began.elapsed();
-    let timeout = cluster.config.election_timeout();
-    assert!(took < 2 * timeout, "it took {took:?}, two election timeouts are {:?}", 2 * timeout);
-    let (what, when) = watcher.stalls.lock()[0];
+    let (what, when) = *watcher.stalls.lock().first().expect("nobody was told of the disk");
     assert_eq!(what, Stalled::Disk);
-    assert!(when - began < 2 * timeout, "reported after {:?}", when - began);
-    // What waits for the disk is late by more than a timeout; what waits for a machine with other things to do, by less.
-    let late = *watcher.late.lock();
-    assert!(late < timeout / 4, "its heartbeats left on time until then: {late:?} late");
+    // A busy machine makes everybody late, and this by several steps one after the other.
+    let (late, machine) = (*watcher.late.lock(), machine.latest());
+    let bound = 2 * cluster.config.election_timeout() + 10 * machine;
+    assert!(took < bound, "it took {took:?}, bound is {bound:?}: the machine was {machine:?} late");
+    assert!(when - began < bound, "reported after {:?}, bound is {bound:?}", when - began);
+    let bound = cluster.config.election_timeout() / 10 + 4 * machine;
+    assert!(late < bound, "a heartbeat left {late:?} late, and the machine was {machine:?} late");
     cluster.handle(second).propose("goes on").wait().expect("two of three");
     assert!(cluster.handle(first).status().disk_stalled);
     disk.hang(false);
@@ -300,12 +302,16 @@ fn many_deadlines_at_once_do_not_stop_the_node_thread() {
     handle.propose("one").wait().expect("applied");
     handle.pause();
     let deadline = Instant::now() + Duration::from_secs(6);
+    let began = Instant::now();
     let pending: Vec<_> = (0..COUNT).map(|_| handle.propose_by("x", deadline)).collect();
+    let asked = began.elapsed();
     assert!(Instant::now() < deadline, "the machine is too slow for this test");
     std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
     wait_for("answers", || pending.iter().all(|pending| pending.is_ready()).then_some(()));
     let late = deadline.elapsed();
-    assert!(late < Duration::from_secs(2), "the last was answered {late:?} late");
+    // To refuse so many costs much as to ask for them does: a busy machine is slow at both.
+    let bound = Duration::from_secs(2) + 3 * asked;
+    assert!(late < bound, "the last was answered {late:?} late, to ask for all took {asked:?}");
     assert!(pending.into_iter().all(|pending| pending.wait().is_err()));
 }
 
@@ -330,19 +336,19 @@ fn a_restore_that_hangs_is_reported() {
 /// As the one before, of a restore with which a node starts: nothing runs yet that would watch it.
 #[test]
 fn a_restore_that_hangs_while_the_node_starts_is_reported() {
-    let mut cluster = TestCluster::new(1, config().election_ticks(10).snapshot_count(1));
+    let mut cluster = TestCluster::new(1, config().snapshot_count(1));
     let id = cluster.leader();
-    let line = "hang when restored"; // for three seconds
+    let line = "hang when restored"; // for three seconds, and an election timeout is one
     let applied = cluster.handle(id).propose(line).wait().expect("applied");
     wait_for("a snapshot", || {
         (cluster.handle(id).status().snapshot_index >= applied.index).then_some(())
     });
-    let began = Instant::now();
     let (_, watcher) = watch(&mut cluster, id);
+    let restored = Instant::now();
     let stalls = watcher.stalls.lock().clone();
-    assert!(matches!(stalls[..], [(Stalled::Apply, _)]), "told of {stalls:?}");
-    let after = stalls[0].1 - began;
-    assert!(after < Duration::from_secs(2), "told after {after:?}");
+    let told = stalls.iter().find(|(what, _)| *what == Stalled::Apply);
+    let (_, when) = told.expect("nobody was told of the restore");
+    assert!(*when + Duration::from_secs(1) < restored, "told when it was nearly over");
     assert_eq!(cluster.handle(id).stats().apply_stalls, 1);
     assert_eq!(cluster.settle(1), [line], "restored in the end");
 }

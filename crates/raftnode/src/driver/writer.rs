@@ -224,6 +224,9 @@ impl Seat {
             }
             Self::Thread { jobs, .. } => {
                 let _ = jobs.send(job); // a writer that has gone has reported why
+                if planted("node-thread-waits-for-the-disk") {
+                    self.drain(Duration::from_secs(60));
+                }
                 Ok(Vec::new())
             }
             Self::Gone => Ok(Vec::new()),
@@ -341,6 +344,20 @@ impl Group {
         true
     }
 
+    /// Waits for those who are expected to come back.
+    fn gather(&mut self, queue: &Receiver<Job>, gather: &mut Gather, ended: Instant) {
+        while !self.goes_now()
+            && let Some(wait) = gather.wait(self.own, ended.elapsed())
+        {
+            match queue.recv_timeout(wait) {
+                Ok(job) => self.add(job),
+                Err(RecvTimeoutError::Timeout) => gather.in_vain(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.fill(queue);
+        }
+    }
+
     /// Whether more of it is not to be waited for.
     fn goes_now(&self) -> bool {
         let urgent = self.urgent && !planted("votes-wait-for-more");
@@ -354,16 +371,7 @@ fn serve(mut writer: Writer, queue: &Receiver<Job>) {
         let (mut group, mut gather) = (Group::default(), Gather::default());
         let mut ended = Instant::now();
         while group.wait(queue) {
-            while !group.goes_now()
-                && let Some(wait) = gather.wait(group.own, ended.elapsed())
-            {
-                match queue.recv_timeout(wait) {
-                    Ok(job) => group.add(job),
-                    Err(RecvTimeoutError::Timeout) => gather.in_vain(),
-                    Err(RecvTimeoutError::Disconnected) => break,
-                }
-                group.fill(queue);
-            }
+            group.gather(queue, &mut gather, ended);
             let Group { jobs, own, syncs, .. } = std::mem::take(&mut group);
             let began = Instant::now();
             let reports = match writer.run(jobs) {
@@ -418,6 +426,23 @@ mod tests {
         let mut group = Group::default();
         jobs.into_iter().for_each(|job| group.add(job));
         group
+    }
+
+    /// Callers who come back one after the other find themselves in one group, and not the first of them in one of its own.
+    #[test]
+    fn those_who_come_back_are_waited_for() {
+        let mut gather = Gather::default();
+        (0..3).for_each(|_| gather.ended(2, 0, Duration::from_millis(160)));
+        let (jobs, queue) = channel();
+        let mut group = Group::default();
+        jobs.send(write(1, false)).expect("somebody listens");
+        assert!(group.wait(&queue));
+        assert_eq!(group.own, 1, "the first is there");
+        jobs.send(write(1, false)).expect("somebody listens"); // while it waits, as far as the group can tell
+        let ended = Instant::now() + Duration::from_secs(3600); // however long this thread takes, it is not too late
+        group.gather(&queue, &mut gather, ended);
+        assert_eq!(group.own, 2, "one of them is left behind");
+        assert!(queue.try_recv().is_err());
     }
 
     /// An entry that others have already is the only thing that a group waits with.

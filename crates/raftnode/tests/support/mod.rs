@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
@@ -283,6 +284,41 @@ impl TestCluster {
             (lines.len() == count && running.iter().all(|node| node.lines() == lines))
                 .then_some(lines)
         })
+    }
+}
+
+/// A thread that only sleeps, as a measure of what a busy machine does to all the others.
+pub(crate) struct Machine {
+    latest: Arc<Mutex<Duration>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Machine {
+    pub(crate) fn watch() -> Self {
+        const STEP: Duration = Duration::from_millis(5);
+        let this = Self { latest: Arc::default(), stop: Arc::default() };
+        let (latest, stop) = (Arc::clone(&this.latest), Arc::clone(&this.stop));
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let asleep = Instant::now();
+                std::thread::sleep(STEP);
+                let late = asleep.elapsed() - STEP;
+                let mut latest = latest.lock();
+                *latest = late.max(*latest);
+            }
+        });
+        this
+    }
+
+    /// By how much it woke too late, at worst.
+    pub(crate) fn latest(&self) -> Duration {
+        *self.latest.lock()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
