@@ -87,7 +87,9 @@ impl Simulation {
                 lacks(configuration.voters()) || lacks(configuration.voters_outgoing())
             })
         };
-        let left: Vec<u64> = self.world.running().into_iter().filter(|id| driven(*id)).collect();
+        // One who was removed and has not heard of it asks for votes in vain: those who know do not listen.
+        let is_left = |id: &u64| driven(*id) && !self.world.witness.was_removed(*id);
+        let left: Vec<u64> = self.world.running().into_iter().filter(is_left).collect();
         !left.is_empty() && left.iter().all(cannot_be_elected)
     }
 

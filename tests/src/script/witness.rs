@@ -369,9 +369,13 @@ impl Witness {
             self.matched(nodes, id, life);
         }
         let known = self.committed();
-        // What a snapshot covers that waits to be installed is committed, and the log still is as before.
-        let first = life.core.log_bounds().0.max(commit_before + 1);
-        for index in first..=vitals.commit.min(known) {
+        // What a snapshot covers that waits to be installed is committed, and the log still is as before: it tells as little
+        // of that as of what came after the snapshot, which is looked at once it is installed.
+        let first = life.core.log_bounds().0;
+        let held = life.log.term(first - 1);
+        let waits = held.is_some() && held != self.committed_term(first - 1);
+        let looked_at = if waits { first - 1 } else { vitals.commit };
+        for index in first.max(commit_before + 1)..=looked_at.min(known) {
             let (committed, held) = (self.ledger[index as usize - 1].term, life.log.term(index));
             self.expect(held.is_none_or(|held| held == committed), || {
                 format!("{id} has {held:?}/{index} committed, others {committed}/{index}")
@@ -402,7 +406,7 @@ impl Witness {
             }
         }
         if let Some(Node { life: Some(life), .. }) = nodes.get_mut(&id) {
-            life.commit = vitals.commit;
+            life.commit = looked_at;
             life.led = vitals.role == Role::Leader;
         }
     }
