@@ -15,6 +15,9 @@ use oarlock_raftnode::{
     Payload, ProposeError, Role, SnapshotHead, SnapshotMark, SnapshotStore, Verdict, Window,
 };
 
+/// Few bytes in memory, so that entries are read back from the log too.
+const COLD: u64 = 1024;
+
 /// What is on its way.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
@@ -64,6 +67,8 @@ pub(crate) struct SimNode {
 /// Cores, disks, and a network that delivers nothing by itself.
 pub(crate) struct Sim {
     pub(crate) config: Config,
+    /// Bytes of entries in memory.
+    cache: u64,
     /// Of those who start with another configuration from now on.
     pub(crate) configs: BTreeMap<u64, Config>,
     pub(crate) founders: Cluster,
@@ -99,10 +104,21 @@ impl Sim {
         seed: u64,
         configure: impl FnOnce(Config) -> Config,
     ) -> Self {
+        Self::with_cache(count, seed, COLD, configure)
+    }
+
+    /// With so many bytes of entries in memory.
+    pub(crate) fn with_cache(
+        count: u64,
+        seed: u64,
+        cache: u64,
+        configure: impl FnOnce(Config) -> Config,
+    ) -> Self {
         let config = configure(Config::new().seed(seed));
         let founders = founders(count);
         let mut sim = Self {
             config,
+            cache,
             configs: BTreeMap::new(),
             founders,
             nodes: BTreeMap::new(),
@@ -127,7 +143,7 @@ impl Sim {
         if self.writes_promises {
             recovered.promise(&mut log, config).expect("it writes");
         }
-        let view = recovered.view(store.reader(), self.config_cache()).expect("it reads");
+        let view = recovered.view(store.reader(), self.cache).expect("it reads");
         let core = Core::new(config, &recovered, view).expect("it starts");
         let mut lines = Vec::new();
         if let Some(id) = recovered.snapshot_id() {
@@ -167,11 +183,6 @@ impl Sim {
             snapshots,
         };
         self.nodes.insert(id, node);
-    }
-
-    /// Small, so that entries are read back from the log too.
-    fn config_cache(&self) -> u64 {
-        1024
     }
 
     pub(crate) fn node(&self, id: u64) -> &SimNode {
