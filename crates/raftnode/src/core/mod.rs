@@ -256,14 +256,14 @@ impl Core {
         self.check(from, &message)?;
         self.keep_promise(&message)?;
         let index = message.get_snapshot().get_metadata().index;
-        if index <= self.raw.raft.raft_log.committed || self.installing() {
+        if index <= self.raw.raft.raft_log.committed {
             // raft-rs answers with our commit index, so that the leader goes on from there.
             self.raw.step(message)?;
             return Err(StepError::Stale);
         }
-        if self.applied < self.flight.committed {
-            // raft-rs takes the snapshot's configuration over at once; conf changes that are still to be applied would
-            // then be made to it. The leader sends another one (O17).
+        if self.installing() || self.applied < self.flight.committed {
+            // raft-rs takes the snapshot's configuration over at once; conf changes that are still to be applied, behind an
+            // earlier snapshot perhaps, would then be made to it. The leader sends another one (O17).
             return Err(Refused::NotNow("entries before the snapshot are being applied").into());
         }
         self.raw.step(message)?;
