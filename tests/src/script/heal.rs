@@ -31,7 +31,10 @@ impl Simulation {
             }
             self.world.run(1);
             self.check()?;
-            let Some(leader) = self.leader().filter(|id| self.knows_newest_term(*id)) else {
+            // One who was removed may lead in vain, as nobody listens who knows of it.
+            let leads =
+                |id: &u64| self.knows_newest_term(*id) && !self.world.witness.was_removed(*id);
+            let Some(leader) = self.leader().filter(leads) else {
                 self.join_any();
                 if self.world.twins.are_on() {
                     self.elect(round);
@@ -104,7 +107,7 @@ impl Simulation {
     }
 
     /// With twins nobody campaigns unasked. Those with the most in their log can win, once they know that they no longer
-    /// lead; but one of them may have been removed, and not know it.
+    /// lead; but one of them may have been removed, and not know it. Each tries twice: another may be a term ahead.
     fn elect(&mut self, round: usize) {
         let mut running = self.world.running();
         running.sort_by_key(|id| {
@@ -114,7 +117,7 @@ impl Simulation {
                 Reverse((votes, !leads, life.log.term(life.log.last()), life.log.last()))
             })
         });
-        if let Some(id) = running.get(round % running.len().max(1)) {
+        if let Some(id) = running.get(round / 2 % running.len().max(1)) {
             self.campaign(*id);
         }
     }
