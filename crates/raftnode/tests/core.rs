@@ -5,18 +5,11 @@ use oarlock_raftnode::membership::record::ConfChangeTransition;
 use oarlock_raftnode::membership::{Change, ChangeEntry, ChangeError};
 use oarlock_raftnode::raft::eraftpb::MessageType;
 use oarlock_raftnode::wire::{Forward, ForwardReply, Refused};
-use oarlock_raftnode::{ChangeMembersError, ProposeError, Role, SnapshotMark};
+use oarlock_raftnode::{ChangeMembersError, ProposeError, Role};
 
 mod support;
 use support::member;
-use support::sim::{Packet, Sim};
-
-fn elected(count: u64) -> Sim {
-    let mut sim = Sim::new(count, 1);
-    sim.elect(1);
-    sim.settle();
-    sim
-}
+use support::sim::{Packet, Sim, elected};
 
 #[test]
 fn a_leader_replicates_and_everybody_applies() {
@@ -251,74 +244,6 @@ fn what_was_not_handed_on_can_be_taken_back() {
 }
 
 #[test]
-fn a_follower_behind_the_log_catches_up_by_snapshot() {
-    let mut sim = elected(3);
-    sim.cut = vec![3];
-    for n in 0..10 {
-        sim.propose(1, &format!("{n}"));
-    }
-    sim.settle();
-    sim.snapshot(1);
-    sim.propose(1, "after");
-    sim.settle();
-    sim.cut.clear();
-    for _ in 0..4 {
-        sim.tick(1);
-        sim.settle();
-    }
-    assert_eq!(sim.node(3).lines.len(), 11);
-    assert_eq!(sim.node(3).lines, sim.node(1).lines);
-    sim.crash(3, 0);
-    sim.settle();
-    assert!(
-        sim.node(3).lines.len() >= 10,
-        "the installed snapshot was durable before it was used (O5)"
-    );
-}
-
-/// O17: no tick while a snapshot is on its way into the log.
-#[test]
-fn ticks_pause_while_a_snapshot_is_installed() {
-    let mut sim = elected(3);
-    sim.cut = vec![3];
-    for n in 0..10 {
-        sim.propose(1, &format!("{n}"));
-    }
-    sim.settle();
-    sim.snapshot(1);
-    sim.cut.clear();
-    sim.tick(1);
-    for _ in 0..20 {
-        for (from, to, packet) in std::mem::take(&mut sim.net) {
-            sim.deliver(from, to, packet);
-        }
-        for id in [1, 2] {
-            while sim.write(id) {}
-            sim.sync(id);
-            sim.apply(id);
-        }
-        if sim.node(3).core.vitals().commit >= 10 {
-            break;
-        }
-        while sim.write(3) {}
-        sim.sync(3);
-        sim.apply(3);
-        sim.tick(1);
-    }
-    let before = sim.node(3).core.ticks_skipped();
-    sim.core(3).advance_ticks(100);
-    assert_eq!(sim.node(3).core.ticks_skipped(), before + 100);
-    assert_eq!(sim.node(3).core.vitals().role, Role::Follower);
-    sim.settle();
-    assert_eq!(sim.node(3).lines.len(), 10);
-    assert_eq!(
-        sim.node(3).core.vitals().role,
-        Role::Follower,
-        "a hundred missed ticks are not made up for"
-    );
-}
-
-#[test]
 fn a_joiner_learns_is_promoted_and_removed() {
     let mut sim = elected(3);
     sim.change(1, ChangeEntry::new(Change::AddLearner(member(9))));
@@ -482,20 +407,6 @@ fn what_a_follower_says_waits_until_a_conf_change_is_applied() {
     assert!(!sim.net.iter().any(|(from, ..)| *from == 2), "it spoke first: {:?}", sim.net);
     sim.apply(2);
     assert!(sim.net.iter().any(|(from, ..)| *from == 2));
-}
-
-/// O9: what the log does not hold durably cannot be offered as a snapshot.
-#[test]
-fn a_snapshot_of_what_is_not_durable_is_not_taken() {
-    let mut sim = elected(1);
-    sim.propose(1, "a");
-    let status = sim.node(1).core.status();
-    assert!(status.durable < status.last_index, "it is not written yet");
-    let mark = SnapshotMark { index: status.last_index, term: status.term, ..Default::default() };
-    let offered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        sim.core(1).handle_snapshot_ready(mark, Default::default());
-    }));
-    assert!(offered.is_err(), "a snapshot ahead of the log");
 }
 
 #[test]

@@ -3,14 +3,7 @@
 use oarlock_raftnode::raft::eraftpb::MessageType;
 
 mod support;
-use support::sim::{Packet, Sim};
-
-fn elected(count: u64) -> Sim {
-    let mut sim = Sim::new(count, 1);
-    sim.elect(1);
-    sim.settle();
-    sim
-}
+use support::sim::{Packet, elected};
 
 #[test]
 fn a_read_is_confirmed_by_a_round_that_began_after_it() {

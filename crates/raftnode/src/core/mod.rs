@@ -256,7 +256,8 @@ impl Core {
         self.check(from, &message)?;
         self.keep_promise(&message)?;
         let index = message.get_snapshot().get_metadata().index;
-        if index <= self.raw.raft.raft_log.committed {
+        let over = planted("snapshot-over-a-snapshot") && self.installing();
+        if index <= self.raw.raft.raft_log.committed || over {
             // raft-rs answers with our commit index, so that the leader goes on from there.
             self.raw.step(message)?;
             return Err(StepError::Stale);

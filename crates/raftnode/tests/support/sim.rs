@@ -94,6 +94,14 @@ pub(crate) fn founders(count: u64) -> Cluster {
     cluster
 }
 
+/// So many members, the first of which leads.
+pub(crate) fn elected(count: u64) -> Sim {
+    let mut sim = Sim::new(count, 1);
+    sim.elect(1);
+    sim.settle();
+    sim
+}
+
 impl Sim {
     pub(crate) fn new(count: u64, seed: u64) -> Self {
         Self::new_with(count, seed, |config| config)
@@ -442,7 +450,8 @@ impl Sim {
         self.poll(to);
     }
 
-    fn deliver_snapshot(&mut self, from: u64, to: u64, message: Message) -> bool {
+    /// Delivers a snapshot without a report to its sender; whether it was accepted.
+    pub(crate) fn deliver_snapshot(&mut self, from: u64, to: u64, message: Message) -> bool {
         let metadata = message.get_snapshot().get_metadata();
         let id =
             SnapshotMark { index: metadata.index, term: metadata.term, ..SnapshotMark::default() }
