@@ -156,6 +156,30 @@ fn a_doubled_forward_takes_effect_once() {
     }
 }
 
+/// O29: both copies of a change come before either is answered, and the answers may overtake each other: there is one.
+#[test]
+fn a_change_doubled_while_it_waits_is_answered_once() {
+    let mut sim = elected(3);
+    let id = sim.change(2, ChangeEntry::new(Change::AddLearner(member(9))));
+    let Some((2, 1, Packet::Forward(forward))) = sim.net.pop_back() else { panic!("a forward") };
+    for copy in [forward.clone(), forward] {
+        sim.core(1).handle_forward(2, copy);
+    }
+    sim.poll(1);
+    let answers: Vec<_> =
+        sim.net.iter().filter(|(_, _, packet)| matches!(packet, Packet::Reply(_))).collect();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    sim.settle();
+    sim.tick(1);
+    sim.settle();
+    assert!(
+        matches!(sim.node(2).changed[..], [(of, Ok(()))] if of == id),
+        "{:?}",
+        sim.node(2).changed
+    );
+    assert!(sim.node(2).refused.is_empty());
+}
+
 #[test]
 fn a_refusal_after_an_acceptance_is_not_believed() {
     let mut sim = elected(3);

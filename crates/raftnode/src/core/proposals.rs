@@ -41,8 +41,8 @@ pub(super) struct Proposals {
     deposed: (u64, u64),
     /// This node's own, where they were appended here or by the leader, until something is committed there.
     places: Places,
-    /// What was answered to those that were forwarded to this node, and in which term they were.
-    seen: BTreeMap<ProposalId, (u64, ForwardReply)>,
+    /// Those that were forwarded to this node, in which term, and what was answered, if they do not wait any more.
+    seen: BTreeMap<ProposalId, (u64, Option<ForwardReply>)>,
     seen_order: VecDeque<ProposalId>,
 }
 
@@ -91,8 +91,8 @@ impl Proposals {
         }
     }
 
-    fn remember(&mut self, term: u64, reply: ForwardReply) {
-        let id = reply.id();
+    /// What was forwarded in `term` waits here, or was answered.
+    fn remember(&mut self, id: ProposalId, term: u64, reply: Option<ForwardReply>) {
         if self.seen.insert(id, (term, reply)).is_none() {
             self.seen_order.push_back(id);
         }
@@ -163,9 +163,10 @@ impl Core {
         if let Some((term, reply)) = self.proposals.seen.get(&forward.id)
             && *term == forward.term
         {
-            // Doubled on its way: the first answer holds, or one of the two would be a lie (O29).
-            let reply = reply.clone();
-            self.events.push_back(Event::ForwardReply { to: from, reply });
+            // Doubled on its way: the first answer holds, given or still to come, or one of the two would be a lie (O29).
+            if let Some(reply) = reply.clone() {
+                self.events.push_back(Event::ForwardReply { to: from, reply });
+            }
             return;
         }
         let queued = Queued { from, forward };
@@ -173,6 +174,9 @@ impl Core {
         let refused = match refusal {
             Some(reason) => Some((queued, reason)),
             None => {
+                if !planted("doubled-while-it-waits") {
+                    self.proposals.remember(queued.forward.id, queued.forward.term, None);
+                }
                 let full = ProposeError::Busy(Busy::Requests);
                 self.proposals.queue(queued).err().map(|queued| (queued, full))
             }
@@ -402,7 +406,7 @@ impl Core {
                 self.proposals.places.insert(index, term, forward);
             } else {
                 let reply = ForwardReply::Accepted { id: forward.id, index, term };
-                self.proposals.remember(term, reply.clone());
+                self.proposals.remember(forward.id, term, Some(reply.clone()));
                 self.events.push_back(Event::ForwardReply { to: from, reply });
             }
         }
@@ -431,7 +435,7 @@ impl Core {
         let reason = reason_of(&error);
         let reply = ForwardReply::Refused { id, reason };
         if !matches!(reason, ForwardRefusal::NotLeader { .. }) {
-            self.proposals.remember(forward.term, reply.clone());
+            self.proposals.remember(id, forward.term, Some(reply.clone()));
         }
         self.events.push_back(Event::ForwardReply { to: *from, reply });
     }
