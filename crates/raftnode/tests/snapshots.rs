@@ -10,8 +10,8 @@ mod support;
 use support::member;
 use support::sim::{Packet, Sim, elected};
 
-#[test]
-fn a_follower_behind_the_log_catches_up_by_snapshot() {
+/// Three members, the last of which is away and lacks what the leader's snapshot covers.
+fn behind() -> Sim {
     let mut sim = elected(3);
     sim.cut = vec![3];
     for n in 0..10 {
@@ -19,6 +19,12 @@ fn a_follower_behind_the_log_catches_up_by_snapshot() {
     }
     sim.settle();
     sim.snapshot(1);
+    sim
+}
+
+#[test]
+fn a_follower_behind_the_log_catches_up_by_snapshot() {
+    let mut sim = behind();
     sim.propose(1, "after");
     sim.settle();
     sim.cut.clear();
@@ -38,13 +44,7 @@ fn a_follower_behind_the_log_catches_up_by_snapshot() {
 
 /// Three members, the last of which has just been given a snapshot that is not in its log yet. Nobody told the leader so.
 fn installing() -> Sim {
-    let mut sim = elected(3);
-    sim.cut = vec![3];
-    for n in 0..10 {
-        sim.propose(1, &format!("{n}"));
-    }
-    sim.settle();
-    sim.snapshot(1);
+    let mut sim = behind();
     sim.cut.clear();
     sim.tick(1);
     for _ in 0..20 {
