@@ -19,13 +19,7 @@ impl Simulation {
         }
         let mut proposed = false;
         for round in 0..200 {
-            let down: Vec<u64> = self
-                .world
-                .nodes
-                .values()
-                .filter(|node| node.life.is_none())
-                .map(|node| node.id)
-                .collect();
+            let down = self.world.down();
             for id in down {
                 self.world.start(id, &Boot::Restart);
             }

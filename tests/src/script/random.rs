@@ -444,13 +444,7 @@ impl Simulation {
 
     /// Starts one that is down, or one that was added and has never run.
     fn start(&mut self) {
-        let down: Vec<u64> = self
-            .world
-            .nodes
-            .values()
-            .filter(|node| node.life.is_none())
-            .map(|node| node.id)
-            .collect();
+        let down = self.world.down();
         if let Some(id) = self.rng.choice(down) {
             return self.world.start(id, &Boot::Restart);
         }

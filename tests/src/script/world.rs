@@ -94,6 +94,10 @@ impl World {
         self.nodes.values().filter(|node| node.life.is_some()).map(|node| node.id).collect()
     }
 
+    pub(super) fn down(&self) -> Vec<u64> {
+        self.nodes.values().filter(|node| node.life.is_none()).map(|node| node.id).collect()
+    }
+
     /// Founds a cluster, and lets its members apply what they founded it with.
     pub(super) fn found(&mut self, ids: &[u64]) -> Result<(), String> {
         let mut cluster = Cluster::new(CLUSTER);
