@@ -1,7 +1,9 @@
 //! A cluster that is killed again and again, and what it acknowledged.
 
 use crate::points::{Place, Point, Stir};
-use oarlock_tests::{Cluster, Failure, Ledger, Member, Outcome, Writers, eventually, http_get};
+use oarlock_tests::{
+    Cluster, Failure, Ledger, Member, Outcome, Process, Writers, eventually, http_get,
+};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -128,7 +130,7 @@ impl Life {
         if at_start {
             self.cluster.members[victim].flags.failpoints = set;
         } else {
-            self.cluster.members[victim].process()?.tell(&set)?;
+            set_point(self.cluster.members[victim].process()?, &set)?;
         }
         let deadline = Instant::now() + SOON;
         loop {
@@ -222,6 +224,16 @@ impl Life {
         let lost = self.ledger.read_back(&self.cluster.client(member)?, prefix)?;
         if lost.is_empty() { Ok(()) } else { Err(Failure::new(lost.join("\n"))) }
     }
+}
+
+/// Tells a running server, and waits until it holds: what is done next must not overtake it. The server may be gone
+/// before it says so, for the point may be where it is all the time.
+fn set_point(process: &mut Process, set: &str) -> Outcome {
+    process.tell(set)?;
+    let holds = format!("failpoint set line={set}");
+    let said =
+        |process: &mut Process| process.ended().is_some() || process.log_text().contains(&holds);
+    eventually("the point is set", SOON, || said(process).then_some(()))
 }
 
 /// The point did it, and nothing else.
