@@ -46,6 +46,30 @@ struct Queues {
     gone: bool,
 }
 
+/// Whether what arrives is worth a [`linger`](Inbox::linger): whoever calls, waits for the answer and calls again is alone
+/// each time, and would only wait longer.
+#[derive(Debug, Default)]
+pub(crate) struct Bursts {
+    alone: u32,
+}
+
+impl Bursts {
+    /// After so many that came alone, the next one is thought to be alone as well.
+    const ENOUGH_ALONE: u32 = 8;
+
+    const fn taken(&mut self, data: usize) {
+        match data {
+            0 => {} // a report of the node's own threads says nothing about those outside
+            1 => self.alone = self.alone.saturating_add(1),
+            _ => self.alone = 0,
+        }
+    }
+
+    const fn expected(&self) -> bool {
+        self.alone < Self::ENOUGH_ALONE
+    }
+}
+
 /// Why something was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken {
@@ -105,12 +129,15 @@ impl Inbox {
     pub(crate) fn take(
         &self,
         deadline: Instant,
+        bursts: &mut Bursts,
         control: &mut VecDeque<Control>,
         data: &mut VecDeque<Data>,
     ) -> Instant {
         let before = Instant::now();
         self.sleep(deadline);
-        self.linger();
+        if bursts.expected() {
+            self.linger();
+        }
         let mut queues = self.queues.lock();
         queues.requests = 0;
         queues.messages = 0;
@@ -118,6 +145,7 @@ impl Inbox {
         self.there.store(0, Ordering::Relaxed);
         std::mem::swap(&mut queues.control, control);
         std::mem::swap(&mut queues.data, data);
+        bursts.taken(data.len());
         if planted("time-of-before-the-wait") { before } else { Instant::now() }
     }
 
@@ -198,7 +226,7 @@ mod tests {
 
     fn empty(inbox: &Inbox) -> (usize, usize) {
         let (mut control, mut data) = (VecDeque::new(), VecDeque::new());
-        inbox.take(Instant::now(), &mut control, &mut data);
+        inbox.take(Instant::now(), &mut Bursts::default(), &mut control, &mut data);
         (control.len(), data.len())
     }
 
@@ -238,6 +266,19 @@ mod tests {
         assert_eq!(empty(&inbox), (0, 0));
     }
 
+    #[test]
+    fn bursts_are_expected_until_all_have_come_alone_for_a_while() {
+        let mut bursts = Bursts::default();
+        for _ in 0..Bursts::ENOUGH_ALONE {
+            assert!(bursts.expected());
+            bursts.taken(1);
+            bursts.taken(0);
+        }
+        assert!(!bursts.expected(), "one caller, again and again");
+        bursts.taken(2);
+        assert!(bursts.expected(), "one that came while another was served");
+    }
+
     /// Otherwise a read would be answered by a lease that ended while the node thread slept, before the read was asked.
     #[test]
     fn nothing_arrives_after_the_time_at_which_it_was_taken() {
@@ -252,9 +293,14 @@ mod tests {
             })
         };
         let (mut control, mut data) = (VecDeque::new(), VecDeque::new());
-        let mut taken = inbox.take(Instant::now(), &mut control, &mut data);
+        let mut taken = inbox.take(Instant::now(), &mut Bursts::default(), &mut control, &mut data);
         while data.is_empty() {
-            taken = inbox.take(Instant::now() + Duration::from_secs(20), &mut control, &mut data);
+            taken = inbox.take(
+                Instant::now() + Duration::from_secs(20),
+                &mut Bursts::default(),
+                &mut control,
+                &mut data,
+            );
         }
         let arrived = caller.join().expect("it does not panic");
         assert!(taken >= arrived, "a time from before it arrived");

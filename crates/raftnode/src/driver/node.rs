@@ -12,6 +12,7 @@ use raft::eraftpb::Entry;
 
 use super::clock::{EARLY_ELECTION, LINGER};
 use super::events::{Control, Data};
+use super::inbox::Bursts;
 use super::look::Look;
 use super::outbox::Outbox;
 use super::reader::Reader;
@@ -152,7 +153,7 @@ impl Node {
 
     fn serve(&mut self) -> Result<NodeEnd, NodeError> {
         let (mut control, mut data) = (VecDeque::new(), VecDeque::new());
-        let (mut look, mut done) = (Look::new(), 0);
+        let (mut look, mut bursts, mut done) = (Look::new(), Bursts::default(), 0);
         loop {
             self.poll()?;
             if let Some(end) = self.ending.take() {
@@ -162,7 +163,7 @@ impl Node {
             if self.threads.seat.is_inline() {
                 look.wait(done, || (!inbox.is_empty()).then_some(()), || inbox.sleep(wake));
             }
-            let taken = inbox.take(wake, &mut control, &mut data);
+            let taken = inbox.take(wake, &mut bursts, &mut control, &mut data);
             done = data.len();
             self.core.set_time(taken.saturating_duration_since(self.started));
             for control in control.drain(..) {
