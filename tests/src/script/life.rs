@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use oarlock_raftnode::core::{AfterPersist, Core, Effects, Event, Held, Persist, Restore, tidy};
+use oarlock_raftnode::core::{
+    AfterPersist, Core, Effects, Event, Held, Persist, Restore, prune_messages,
+};
 use oarlock_raftnode::membership::ProposalId;
 use oarlock_raftnode::raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use oarlock_raftnode::transport::Envelope;
@@ -181,7 +183,7 @@ impl Life {
         snapshots: &MemSnapshots,
         around: &mut Around<'_>,
     ) {
-        for message in tidy(messages, self.core.gone()) {
+        for message in prune_messages(messages, self.core.gone()) {
             around.witness.message(id, &message, store);
             let text = text::message(&message);
             around.trace.detail(id, || format!("sends {text}"));

@@ -65,7 +65,7 @@ impl Held {
 /// keeps one answer of a batch whatever it says and whomever it is for; raft-rs can batch several terms.)
 #[doc(alias = "processMessages")]
 #[must_use]
-pub fn tidy(mut messages: Vec<Message>, gone: &BTreeSet<u64>) -> Vec<Message> {
+pub fn prune_messages(mut messages: Vec<Message>, gone: &BTreeSet<u64>) -> Vec<Message> {
     let accepts = |message: &Message| {
         message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject
     };
@@ -129,8 +129,10 @@ mod tests {
             message(Response, 1, 2, 7, false),
             message(Response, 1, 3, 7, false),
         ];
-        let sent: Vec<(u64, u64, u64)> =
-            tidy(messages, &BTreeSet::new()).iter().map(|m| (m.to, m.term, m.index)).collect();
+        let sent: Vec<(u64, u64, u64)> = prune_messages(messages, &BTreeSet::new())
+            .iter()
+            .map(|m| (m.to, m.term, m.index))
+            .collect();
         assert_eq!(sent, [(2, 2, 5), (1, 2, 6), (1, 2, 0), (1, 2, 7), (1, 3, 7)]);
     }
 
@@ -138,7 +140,10 @@ mod tests {
     fn nothing_is_said_to_those_who_were_removed() {
         let kinds = [MessageType::MsgAppend, MessageType::MsgAppendResponse];
         let messages = kinds.map(|kind| message(kind, 2, 1, 1, true)).to_vec();
-        assert_eq!(tidy(messages.clone(), &BTreeSet::from([3])).len(), 2);
-        assert!(tidy(messages, &BTreeSet::from([2])).is_empty(), "a message for 2 leaves");
+        assert_eq!(prune_messages(messages.clone(), &BTreeSet::from([3])).len(), 2);
+        assert!(
+            prune_messages(messages, &BTreeSet::from([2])).is_empty(),
+            "a message for 2 leaves"
+        );
     }
 }

@@ -11,7 +11,6 @@ use oarlock_membership::{ChangeEntry, ProposalId};
 use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
-use super::places::{Place, Places};
 use super::{Core, Event};
 use crate::convert;
 use crate::planted::planted;
@@ -19,13 +18,15 @@ use crate::proposal::Payload;
 use crate::wire::{Forward, ForwardKind, ForwardRefusal, ForwardReply};
 use crate::{Busy, ProposeError, Unknown};
 
+mod forwards;
+mod places;
+use forwards::reason_of;
+use places::{Place, Places};
+
 /// Entries in one MsgPropose.
 const MAX_BATCH: usize = 4096;
 /// Conf changes that wait for an earlier one to be applied.
 const MAX_CHANGES: usize = 64;
-/// Forwarded proposals that are remembered, so that a doubled one is appended once and answered the same.
-const MAX_SEEN: usize = 16_384;
-
 #[derive(Debug)]
 pub(super) struct Proposals {
     max_waiting: usize,
@@ -90,18 +91,6 @@ impl Proposals {
             queue.push_front(Queued { from: 0, forward });
         }
     }
-
-    /// What was forwarded in `term` waits here, or was answered.
-    fn remember(&mut self, id: ProposalId, term: u64, reply: Option<ForwardReply>) {
-        if self.seen.insert(id, (term, reply)).is_none() {
-            self.seen_order.push_back(id);
-        }
-        if self.seen_order.len() > MAX_SEEN
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-    }
 }
 
 impl Core {
@@ -158,70 +147,6 @@ impl Core {
         }
     }
 
-    /// A member hands on a proposal. The answer is an event.
-    pub fn handle_forward(&mut self, from: u64, forward: Forward) {
-        if let Some((term, reply)) = self.proposals.seen.get(&forward.id)
-            && *term == forward.term
-        {
-            // Doubled on its way: the first answer holds, given or still to come, or one of the two would be a lie (O29).
-            if let Some(reply) = reply.clone() {
-                self.events.push_back(Event::ForwardReply { to: from, reply });
-            }
-            return;
-        }
-        let queued = Queued { from, forward };
-        let refusal = self.forward_refusal(&queued).err();
-        let refused = match refusal {
-            Some(reason) => Some((queued, reason)),
-            None => {
-                if !planted("doubled-while-it-waits") {
-                    self.proposals.remember(queued.forward.id, queued.forward.term, None);
-                }
-                let full = ProposeError::Busy(Busy::Requests);
-                self.proposals.queue(queued).err().map(|queued| (queued, full))
-            }
-        };
-        if let Some((queued, error)) = refused {
-            self.refuse(&queued, error);
-        }
-    }
-
-    fn forward_refusal(&self, queued: &Queued) -> Result<(), ProposeError> {
-        let Queued { from, forward } = queued;
-        let invalid = || ProposeError::NotMember;
-        self.may_append()?;
-        self.is_for_this_term(queued)?;
-        if forward.id.origin != *from || self.cluster.member(*from).is_none() {
-            return Err(ProposeError::NotMember);
-        }
-        let max = self.max_request_bytes + Payload::MAX_OVERHEAD;
-        if forward.data.len() > max {
-            return Err(ProposeError::TooLarge { bytes: forward.data.len(), max });
-        }
-        let proposed = match forward.kind {
-            ForwardKind::Normal => Payload::decode(&forward.data).map_err(|_| invalid())?.id(),
-            ForwardKind::ConfChange | ForwardKind::ConfChangeV2 => {
-                let entry = entry_of(forward);
-                let change =
-                    ChangeEntry::read(&convert::entry_view(&entry)).map_err(|_| invalid())?;
-                // Only a rescue that was written into the log itself may give orders.
-                change.filter(|change| change.rescue.is_none()).ok_or_else(invalid)?.proposal
-            }
-        };
-        if proposed == Some(forward.id) { Ok(()) } else { Err(invalid()) }
-    }
-
-    /// What was forwarded is appended in the term that it was meant for, or never.
-    fn is_for_this_term(&self, queued: &Queued) -> Result<(), ProposeError> {
-        let raft = &self.raw.raft;
-        let late = queued.forward.term != raft.term && !planted("forward-appended-in-a-later-term");
-        if queued.from == 0 || !late {
-            Ok(())
-        } else {
-            Err(ProposeError::NotLeader { asked: raft.id, leader: raft.leader_id })
-        }
-    }
-
     /// Whether this node could append something now.
     fn may_append(&self) -> Result<(), ProposeError> {
         let raft = &self.raw.raft;
@@ -243,32 +168,6 @@ impl Core {
         match self.pressure {
             Some(busy) => Err(ProposeError::Busy(busy)),
             None => Ok(()),
-        }
-    }
-
-    /// The leader's answer to a forwarded proposal.
-    pub fn handle_forward_reply(&mut self, from: u64, reply: &ForwardReply) {
-        let id = reply.id();
-        if self.proposals.forwarded.get(&id).is_none_or(|(leader, _)| *leader != from) {
-            return; // answered before, or never asked
-        }
-        let Some((leader, forward)) = self.proposals.forwarded.remove(&id) else { return };
-        match *reply {
-            ForwardReply::Refused { reason: ForwardRefusal::NotLeader { .. }, .. } => {
-                // It was not appended, so it can be handed to the next leader; should a doubled frame have made two
-                // answers of one question, the window sees to it that it takes effect once (O22).
-                // Another leader, or the same one in a later term, may be known by now.
-                self.proposals.deposed = (leader, forward.term);
-                self.proposals.queue_again(vec![forward]);
-            }
-            ForwardReply::Accepted { index, term, .. } if index > self.flight.committed => {
-                self.proposals.places.insert(index, term, forward);
-            }
-            ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it
-            ForwardReply::Refused { reason, .. } => {
-                let error = error_of(reason, from, forward.data.len());
-                self.events.push_back(Event::Refused { id, error });
-            }
         }
     }
 
@@ -506,31 +405,4 @@ fn entry_of(forward: &Forward) -> Entry {
         ForwardKind::ConfChangeV2 => EntryType::EntryConfChangeV2,
     };
     convert::entry(0, 0, kind, forward.data.clone())
-}
-
-/// How a refusal travels.
-const fn reason_of(error: &ProposeError) -> ForwardRefusal {
-    match error {
-        ProposeError::NotLeader { leader, .. } => ForwardRefusal::NotLeader { leader: *leader },
-        ProposeError::NoLeader => ForwardRefusal::NotLeader { leader: 0 },
-        ProposeError::TooLarge { .. } => ForwardRefusal::TooLarge,
-        ProposeError::Transferring => ForwardRefusal::Transferring,
-        ProposeError::ConfChangePending => ForwardRefusal::ConfChangePending,
-        ProposeError::NotMember => ForwardRefusal::NotMember,
-        ProposeError::Stopped | ProposeError::Quarantined => ForwardRefusal::Stopping,
-        ProposeError::Busy(_) | ProposeError::OutcomeUnknown(_) => ForwardRefusal::Busy,
-    }
-}
-
-/// What a refusal by `asked` means to whoever proposed, `bytes` with their header.
-const fn error_of(reason: ForwardRefusal, asked: u64, bytes: usize) -> ProposeError {
-    match reason {
-        ForwardRefusal::NotLeader { leader } => ProposeError::NotLeader { asked, leader },
-        ForwardRefusal::Busy => ProposeError::Busy(Busy::Leader),
-        ForwardRefusal::TooLarge => ProposeError::TooLarge { bytes, max: 0 },
-        ForwardRefusal::Transferring => ProposeError::Transferring,
-        ForwardRefusal::ConfChangePending => ProposeError::ConfChangePending,
-        ForwardRefusal::Invalid | ForwardRefusal::NotMember => ProposeError::NotMember,
-        ForwardRefusal::Stopping => ProposeError::NotLeader { asked, leader: 0 },
-    }
 }

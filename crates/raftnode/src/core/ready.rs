@@ -12,11 +12,10 @@
 //! | overwriting entries that are under way | may: the stage overwritten counts only with the one that overwrites it |
 //! | a new term | may: votes and entries of the new term wait for its stage like any other |
 //! | becoming leader with entries under way | must not: raft-rs asserts it. Votes come only after the log was durable (O7), and the only voter waits (`would_win_too_early`) |
-//! | installing a snapshot | must not: it waits until every stage has landed and everything handed over is applied (O17): asserted |
+//! | installing a snapshot | must not: it waits until every stage has completed and everything handed over is applied (O17): asserted |
 //! | anything else while one is installed | ticks wait (O17); a second snapshot is left to be sent again; further stages may |
 //! | a conf change that is committed and not applied | a follower's messages wait for it (O7); the next change is not appended (O8); no campaign (raft-rs) |
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use raft::StateRole;
@@ -25,7 +24,7 @@ use raft::eraftpb::{Entry, EntryType, Snapshot};
 use super::{AfterPersist, ApplyStage, Core, Effects, Now, Persist, Restore, RoleChange};
 use crate::planted::planted;
 use crate::snapshot_head::SnapshotHead;
-use crate::{LogError, SnapshotMark};
+use crate::{LogError, SnapshotMark, convert};
 
 impl Core {
     /// The next piece of work; `None` when there is none for now.
@@ -54,21 +53,22 @@ impl Core {
         now.reads = self.reads_confirmed(&ready.take_read_states()); // O2, O24
 
         let committed = ready.take_committed_entries();
-        assert!(!must_persist_before_apply(&committed, self.flight.durable_index())); // O3
+        assert!(!must_persist_before_apply(&committed, self.pipeline.durable_index())); // O3
         assert!(!should_wait_wal_sync(ready.entries(), &committed), "raft 0.7 never asks for this");
 
         let snapshot = ready.snapshot();
         assert!(snapshot.is_empty() || self.may_install(), "installed amidst other work (O17)");
         let install = (!snapshot.is_empty()).then(|| mark_of(snapshot));
-        let restore =
-            install.clone().map(|mark| Restore { mark, head: shared(snapshot.data.clone()) });
+        let restore = install
+            .clone()
+            .map(|mark| Restore { mark, head: convert::from_raft(snapshot.data.clone()) });
         let entries = Arc::new(ready.take_entries());
         let hard_state = ready.hs().cloned();
         now.committed = last_index(&committed).max(install.as_ref().map(|mark| mark.index)); // O28
 
         // A leader may replicate while it writes its own disk (Raft thesis, 10.2.1), once its term is durable.
         let mut persisted_messages = ready.take_persisted_messages();
-        if self.flight.durable_term() == self.raw.raft.term {
+        if self.pipeline.durable_term() == self.raw.raft.term {
             now.messages = ready.take_messages(); // O4
         } else {
             persisted_messages.append(&mut ready.take_messages()); // O15
@@ -92,9 +92,9 @@ impl Core {
         }
         let must_sync = ready.must_sync();
         let persist = Persist { number, install, entries, hard_state, must_sync }; // O5
-        self.flight.launch(&persist);
+        self.pipeline.start(&persist);
         self.resolve_places(&committed);
-        let apply = ApplyStage { entries: self.flight.hand_to_apply(committed) }; // O23
+        let apply = ApplyStage { entries: self.pipeline.hand_to_apply(committed) }; // O23
         self.raw.advance_append_async(ready);
 
         let messages = persisted_messages;
@@ -112,7 +112,7 @@ impl Core {
     /// core remembers only where they end. [`poll_apply`](Self::poll_apply) reads them back from the log, on
     /// the thread that calls it.
     pub fn hold_apply(&mut self, hold: bool) {
-        self.flight.hold = hold;
+        self.pipeline.hold = hold;
         let max = if hold { 0 } else { self.max_apply_bytes };
         self.raw.raft.set_max_committed_size_per_ready(max);
     }
@@ -123,13 +123,13 @@ impl Core {
     /// # Errors
     /// The log could not be read: end the node.
     pub fn poll_apply(&mut self) -> Result<Option<ApplyStage>, LogError> {
-        let (low, high) = (self.flight.handed_to_apply + 1, self.flight.committed + 1);
-        if self.flight.hold || low >= high || self.removed {
+        let (low, high) = (self.pipeline.handed_to_apply + 1, self.pipeline.committed + 1);
+        if self.pipeline.hold || low >= high || self.removed {
             return Ok(None);
         }
         let entries = self.raw.store().read(low, high, self.max_apply_bytes)?;
-        assert!(!must_persist_before_apply(&entries, self.flight.durable_index())); // O3
-        self.flight.handed_to_apply = last_index(&entries).unwrap_or(low - 1);
+        assert!(!must_persist_before_apply(&entries, self.pipeline.durable_index())); // O3
+        self.pipeline.handed_to_apply = last_index(&entries).unwrap_or(low - 1);
         Ok(Some(ApplyStage { entries }))
     }
 
@@ -139,13 +139,13 @@ impl Core {
     }
 
     fn may_install(&self) -> bool {
-        let drained = self.flight.is_landed() && self.applied >= self.flight.committed;
+        let drained = self.pipeline.is_empty() && self.applied >= self.pipeline.committed;
         drained || planted("install-without-draining")
     }
 
     /// Whether a snapshot waits to be installed or is being installed.
     pub(super) fn installing(&self) -> bool {
-        self.flight.installing.is_some()
+        self.pipeline.installing.is_some()
             || self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty())
     }
 
@@ -166,12 +166,12 @@ impl Core {
 
     /// Everything up to this number is durable. Then take from [`Held`](super::Held) what has become due.
     pub fn handle_persisted(&mut self, number: u64) {
-        let landed = self.flight.land(number);
-        if landed.number == 0 || self.removed {
+        let completed = self.pipeline.complete(number);
+        if completed.number == 0 || self.removed {
             return; // a removed leader would look for its own progress and panic
         }
-        self.raw.on_persist_ready(landed.number); // O16: before any message that waited for it
-        if let Some((index, term)) = landed.last_entry {
+        self.raw.on_persist_ready(completed.number); // O16: before any message that waited for it
+        if let Some((index, term)) = completed.last_entry {
             self.raw.mut_store().persisted(index, term);
         }
     }
@@ -179,18 +179,18 @@ impl Core {
     /// The highest number that was reported as durable and that raft-rs has been told of.
     #[must_use]
     pub const fn acknowledged(&self) -> u64 {
-        self.flight.acknowledged
+        self.pipeline.acknowledged
     }
 
     /// The highest index known to be durable here.
     #[must_use]
     pub const fn durable_index(&self) -> u64 {
-        self.flight.durable_index()
+        self.pipeline.durable_index()
     }
 
     /// Everything up to `index` has been applied: never more than was handed over (O18).
     pub fn handle_applied(&mut self, index: u64) {
-        assert!(index <= self.flight.handed_to_apply, "applied what was not handed over (O18)");
+        assert!(index <= self.pipeline.handed_to_apply, "applied what was not handed over (O18)");
         if index <= self.applied {
             return;
         }
@@ -213,7 +213,7 @@ impl Core {
         head: SnapshotHead,
         head_bytes: bytes::Bytes,
     ) {
-        self.flight.installing = None;
+        self.pipeline.installing = None;
         self.applied = mark.index;
         if !self.removed {
             self.raw.advance_apply_to(mark.index);
@@ -247,11 +247,6 @@ pub fn should_wait_wal_sync(entries: &[Entry], committed: &[Entry]) -> bool {
     }
 }
 
-/// Bytes, whichever codec raft-rs has.
-fn shared(data: impl Into<bytes::Bytes>) -> bytes::Bytes {
-    data.into()
-}
-
 fn mark_of(snapshot: &Snapshot) -> SnapshotMark {
     let metadata = snapshot.get_metadata();
     SnapshotMark {
@@ -270,153 +265,9 @@ fn last_change(entries: &[Entry]) -> Option<u64> {
     entries.iter().rfind(change).map(|entry| entry.index)
 }
 
-/// Which persist stages are under way, and what is durable.
-#[derive(Debug)]
-pub(super) struct Flight {
-    launched: VecDeque<Launched>,
-    /// The highest number reported, whether or not it counts yet.
-    reported: u64,
-    acknowledged: u64,
-    durable_index: u64,
-    durable_term: u64,
-    /// The stage that installs a snapshot, until it is restored.
-    installing: Option<u64>,
-    /// The last index handed over to be applied.
-    pub(super) handed_to_apply: u64,
-    /// The last index that raft-rs gave out as committed: what lies between the two is kept back.
-    pub(super) committed: u64,
-    /// Whether to keep back what is committed.
-    hold: bool,
-}
-
-#[derive(Debug)]
-struct Launched {
-    number: u64,
-    /// (index, term) of its last entry.
-    last_entry: Option<(u64, u64)>,
-    install: Option<u64>,
-    hard_state_term: Option<u64>,
-    /// A later stage that overwrites entries of this one.
-    overwritten_by: Option<u64>,
-}
-
-/// What a report of durability came to.
-#[derive(Debug, Default)]
-struct Landed {
-    number: u64,
-    last_entry: Option<(u64, u64)>,
-}
-
-impl Flight {
-    pub(super) const fn new(durable_index: u64, durable_term: u64, applied: u64) -> Self {
-        Self {
-            launched: VecDeque::new(),
-            reported: 0,
-            acknowledged: 0,
-            durable_index,
-            durable_term,
-            installing: None,
-            handed_to_apply: applied,
-            committed: applied,
-            hold: false,
-        }
-    }
-
-    pub(super) const fn durable_index(&self) -> u64 {
-        self.durable_index
-    }
-
-    const fn durable_term(&self) -> u64 {
-        self.durable_term
-    }
-
-    fn is_landed(&self) -> bool {
-        self.launched.is_empty()
-    }
-
-    /// What of these may be handed over now: all, or nothing while they, or entries before them, are kept back.
-    fn hand_to_apply(&mut self, committed: Vec<Entry>) -> Vec<Entry> {
-        let Some(last) = last_index(&committed) else { return committed };
-        let keep = self.hold || self.handed_to_apply < self.committed;
-        self.committed = last;
-        if keep {
-            return Vec::new();
-        }
-        self.handed_to_apply = last;
-        committed
-    }
-
-    fn launch(&mut self, persist: &Persist) {
-        let number = persist.number;
-        if let Some(mark) = &persist.install {
-            self.installing = Some(number);
-            // Of the log that is discarded only what was applied, all of it by now, is as it will be.
-            self.durable_index = self.durable_index.min(self.handed_to_apply);
-            (self.handed_to_apply, self.committed) = (mark.index, mark.index);
-        }
-        if let Some(first) = persist.entries.first() {
-            // What is overwritten is not durable any more, even before the new entries are.
-            if !planted("overwritten-counts-as-durable") {
-                self.durable_index = self.durable_index.min(first.index - 1);
-            }
-            for earlier in &mut self.launched {
-                if earlier.last_entry.is_some_and(|(last, _)| last >= first.index) {
-                    earlier.overwritten_by = Some(number);
-                }
-            }
-        }
-        self.launched.push_back(Launched {
-            number,
-            last_entry: persist.entries.last().map(|entry| (entry.index, entry.term)),
-            install: persist.install.as_ref().map(|mark| mark.index),
-            hard_state_term: persist.hard_state.as_ref().map(|hard_state| hard_state.term),
-            overwritten_by: None,
-        });
-    }
-
-    /// Takes note that everything up to `number` is durable.
-    ///
-    /// A stage whose entries a later one overwrites counts only together with the later one. raft-rs compares the index
-    /// and term that it is told with what the log shows *now*: if the overwritten entries came back a third time, still
-    /// unsynced, it would take the first, overwritten copy for them and count entries as durable that no disk holds.
-    fn land(&mut self, number: u64) -> Landed {
-        self.reported = self.reported.max(number);
-        let mut landed = Landed::default();
-        while let Some(first) = self.launched.front() {
-            let settled = first.overwritten_by.is_none_or(|by| by <= self.reported)
-                || planted("overwritten-stage-counts-alone");
-            if first.number > self.reported || !settled {
-                break;
-            }
-            let Some(first) = self.launched.pop_front() else { break };
-            landed.number = first.number;
-            if let Some(index) = first.install {
-                (self.durable_index, landed.last_entry) = (index, None);
-            }
-            if let Some((index, term)) = first.last_entry {
-                (self.durable_index, landed.last_entry) = (index, Some((index, term)));
-            }
-            if let Some(term) = first.hard_state_term {
-                self.durable_term = term;
-            }
-            if planted("one-report-counts-for-one-write") {
-                break;
-            }
-        }
-        if landed.number != 0 {
-            self.acknowledged = landed.number;
-        }
-        if planted("released-before-raft-is-told") {
-            self.acknowledged = self.reported;
-        }
-        landed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raft::eraftpb::HardState;
 
     fn entries(places: &[(u64, u64)]) -> Vec<Entry> {
         places.iter().map(|&(term, index)| Entry { term, index, ..Entry::default() }).collect()
@@ -453,58 +304,5 @@ mod tests {
         assert!(!must_persist_before_apply(&[], 0));
         assert!(!must_persist_before_apply(&entries(&[(1, 4), (1, 5)]), 5));
         assert!(must_persist_before_apply(&entries(&[(1, 4), (1, 5)]), 4));
-    }
-
-    fn stage(number: u64, places: &[(u64, u64)]) -> Persist {
-        Persist { number, entries: Arc::new(entries(places)), ..Persist::default() }
-    }
-
-    #[test]
-    fn durable_falls_back_when_an_entry_is_overwritten() {
-        let mut flight = Flight::new(7, 1, 0);
-        flight.launch(&stage(1, &[(2, 6)]));
-        assert_eq!(flight.durable_index(), 5);
-        flight.land(1);
-        assert_eq!(flight.durable_index(), 6);
-    }
-
-    #[test]
-    fn durable_falls_back_when_a_snapshot_replaces_the_log() {
-        let mut flight = Flight::new(20, 1, 4);
-        let install = Some(SnapshotMark { index: 9, term: 3, ..SnapshotMark::default() });
-        flight.launch(&Persist { number: 1, install, ..Persist::default() });
-        assert_eq!(flight.durable_index(), 4, "5 to 20 are discarded, 5 to 9 are not written");
-        flight.launch(&stage(2, &[(3, 10)]));
-        assert_eq!(flight.durable_index(), 4);
-        flight.land(1);
-        assert_eq!(flight.durable_index(), 9);
-    }
-
-    #[test]
-    fn an_overwritten_stage_counts_only_with_the_one_that_overwrites_it() {
-        let mut flight = Flight::new(4, 1, 0);
-        flight.launch(&stage(1, &[(1, 5), (1, 6)]));
-        flight.launch(&stage(2, &[(2, 5), (2, 6)]));
-        flight.launch(&stage(3, &[(1, 5), (1, 6)]));
-        assert_eq!(
-            flight.land(1).number,
-            0,
-            "the third copy looks like the first and is not durable"
-        );
-        assert_eq!(flight.acknowledged, 0, "what waits would leave before raft is told (O16)");
-        assert_eq!(flight.land(2).number, 0);
-        let landed = flight.land(3);
-        assert_eq!((landed.number, landed.last_entry), (3, Some((6, 1))));
-        assert_eq!(flight.durable_index(), 6);
-    }
-
-    #[test]
-    fn the_term_is_durable_when_its_stage_is() {
-        let mut flight = Flight::new(0, 1, 0);
-        let hard_state = Some(HardState { term: 2, ..HardState::default() });
-        flight.launch(&Persist { number: 1, hard_state, ..Persist::default() });
-        assert_eq!(flight.durable_term(), 1);
-        flight.land(1);
-        assert_eq!(flight.durable_term(), 2);
     }
 }

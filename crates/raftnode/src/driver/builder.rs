@@ -21,7 +21,7 @@ use super::reader::Reader;
 use super::shared::Shared;
 use super::step::Step;
 use super::waiters::Waiters;
-use super::writer::{Seat, Writer};
+use super::writer::{Writer, WriterHandle};
 use super::{apply, panicked, snapshots};
 use crate::bootstrap::Recovered;
 use crate::core::{Core, MembersApplied};
@@ -240,7 +240,7 @@ impl Start {
         })?;
         let waiters = Arc::new(Waiters::new(recovered.id, recovered.incarnation));
 
-        let mut seat = Seat::Inline(Box::new(Writer::new(store, Arc::clone(&shared))));
+        let mut writer = WriterHandle::Inline(Box::new(Writer::new(store, Arc::clone(&shared))));
         let alone = recovered.contacts.iter().all(|member| member.id == recovered.id)
             && (core.is_alone() || core.configuration().ids().is_empty());
         let inline = match shared.config.write_mode {
@@ -248,7 +248,7 @@ impl Start {
             WriteMode::Pipelined => false,
         };
         if !inline {
-            seat.move_to_thread().map_err(StartError::Thread)?;
+            writer.move_to_thread().map_err(StartError::Thread)?;
         }
 
         let handler = Arc::new(PeerHandler::new(Arc::clone(&shared), queries));
@@ -278,7 +278,7 @@ impl Start {
             applied,
         );
         let reader = Reader::new(log, Arc::clone(&shared), Arc::clone(&stop));
-        let threads = Threads { seat, reader, apply: jobs, apply_done, stop };
+        let threads = Threads { writer, reader, apply: jobs, apply_done, stop };
         let table = Arc::clone(&waiters);
         let failed = Arc::clone(&transport);
         let node =

@@ -6,34 +6,33 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, EntryType};
+use raft::eraftpb::{ConfState, Entry};
 
 use super::events::Control;
-use super::look::Look;
 use super::shared::Shared;
 use super::snapshots;
+use super::spin::Spin;
 use super::step::{Command, Step};
-use super::waiters::{Answers, WaiterTable, Waiters};
+use super::waiters::{Answers, Waiters};
 use crate::bootstrap::Recovered;
 use crate::core::{MembersApplied, Restore};
 use crate::failpoint::fail_point;
 #[cfg(feature = "failpoints")]
 use crate::failpoint::injected;
 use crate::planted::planted;
-use crate::proposal::{Payload, Verdict, Window};
+use crate::proposal::Window;
 use crate::snapshot_head::SnapshotHead;
 use crate::waiter::after;
-use crate::{Applied, ApplyError, NodeError, ProposeError, SnapshotMark, SnapshotView, Unknown};
+use crate::{Applied, ApplyError, NodeError, SnapshotMark, SnapshotView};
+
+mod work;
+use work::{End, Work};
 
 /// A state below this size is snapshotted whenever the count of entries says so.
 const SMALL_STATE: u64 = 64 << 20;
-/// How often the one who waits for an answer of the node thread looks whether the node is stopping.
-const STOP_POLL: Duration = Duration::from_millis(50);
-
 /// What the node thread hands over.
 #[derive(Debug)]
 pub(super) enum Job {
@@ -92,7 +91,7 @@ pub struct ApplyQueue<R> {
     pub(super) shared: Arc<Shared>,
     waiters: Arc<Waiters<R>>,
     answers: Answers<R>,
-    look: Look,
+    look: Spin,
     /// How many entries were handed over last.
     last_count: usize,
     stop: Arc<AtomicBool>,
@@ -126,15 +125,6 @@ impl<R> std::fmt::Debug for ApplyQueue<R> {
     }
 }
 
-/// What the current [`Apply`] consists of.
-#[derive(Debug)]
-enum Work {
-    Nothing,
-    Entries { rest: std::vec::IntoIter<Entry>, bytes: u64, count: u64 },
-    Restore(Restore),
-    Restored { mark: SnapshotMark, head: Box<SnapshotHead>, announcement: Bytes },
-}
-
 /// What was handed over at once. Pull all its steps, then say [`done`](Self::done).
 ///
 /// It may have no steps: then it is time to look at [`ApplyQueue::snapshot_due`]. One that was not `done`
@@ -148,18 +138,6 @@ pub struct Apply<'a, R> {
 impl<R> std::fmt::Debug for Apply<'_, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Apply").field("queue", &self.queue).finish_non_exhaustive()
-    }
-}
-
-/// Why nothing more is to be pulled.
-enum End {
-    Stopping,
-    Failed(NodeError),
-}
-
-impl From<NodeError> for End {
-    fn from(error: NodeError) -> Self {
-        Self::Failed(error)
     }
 }
 
@@ -190,7 +168,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
     }
 
     /// Whether it is time to give [`snapshot`](Self::snapshot) a view: enough entries were applied since the last one and,
-    /// if the state takes more than 64 MiB, enough bytes; or a follower needs one. Look after every [`Apply`].
+    /// if the state takes more than 64 MiB, enough bytes; or a follower needs one. Spin after every [`Apply`].
     ///
     /// `state_bytes` is about what a snapshot would take; 0 if that is not known.
     #[must_use]
@@ -294,173 +272,6 @@ impl<R: Send + 'static> ApplyQueue<R> {
         }
         true
     }
-
-    fn step(&mut self) -> Result<Option<Step>, End> {
-        self.shared.apply_steps.fetch_add(1, Ordering::Relaxed);
-        loop {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(End::Stopping);
-            }
-            if let Some(step) = self.upcoming.pop_front() {
-                return Ok(Some(step));
-            }
-            match &mut self.work {
-                Work::Nothing | Work::Restored { .. } => return Ok(None),
-                Work::Entries { rest, .. } => {
-                    let Some(entry) = rest.next() else { return Ok(None) };
-                    if let Some(step) = self.entry(entry)? {
-                        return Ok(Some(step));
-                    }
-                }
-                Work::Restore(_) => {
-                    if let Work::Restore(restore) = std::mem::replace(&mut self.work, Work::Nothing)
-                    {
-                        self.restore(restore)?;
-                    }
-                }
-            }
-        }
-    }
-
-    fn entry(&mut self, entry: Entry) -> Result<Option<Step>, End> {
-        if entry.index <= self.applied.0 {
-            return Ok(None); // never again (O23)
-        }
-        if entry.index != self.applied.0 + 1 {
-            let reason = format!("it follows entry {}", self.applied.0);
-            return Err(NodeError::BadEntry { index: entry.index, reason }.into());
-        }
-        let applied = (entry.index, entry.term);
-        let step = match entry.get_entry_type() {
-            EntryType::EntryNormal => self.normal(entry)?,
-            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                self.members(|reply| Control::Change { entry, reply })?
-            }
-        };
-        self.applied = applied;
-        Ok(step)
-    }
-
-    fn normal(&mut self, entry: Entry) -> Result<Option<Step>, End> {
-        let (index, term) = (entry.index, entry.term);
-        let bad = |error| NodeError::BadEntry { index, reason: format!("{error}") };
-        let payload = Payload::from_entry(entry).map_err(bad)?;
-        if let Some(id) = payload.id() {
-            match self.window.accept(id) {
-                Verdict::First => {}
-                Verdict::Duplicate => return Ok(None), // the first has been answered (O22)
-                Verdict::Stale => {
-                    self.waiters.refuse(id, ProposeError::OutcomeUnknown(Unknown::Stale));
-                    return Ok(None);
-                }
-            }
-        }
-        match payload {
-            Payload::Application { .. } if index <= self.state_applied => Ok(None),
-            Payload::Application { id, data } => {
-                fail_point!(
-                    "beforeApplyOneEntryNormal",
-                    self.shared.id,
-                    Err(NodeError::Apply { index, source: injected().into() }.into())
-                );
-                let command = Command { index, term, data, id };
-                if planted("applied-twice") {
-                    self.upcoming.push_back(Step::Command(command.clone()));
-                }
-                Ok(Some(Step::Command(command)))
-            }
-            Payload::Attributes { id, update } => {
-                self.members(|reply| Control::Attributes { index, id, update, reply })
-            }
-            Payload::Empty => Ok(None),
-        }
-    }
-
-    /// Asks the node thread, which never waits for this one. It answers at once, unless it has gone.
-    fn members(
-        &mut self,
-        question: impl FnOnce(std::sync::mpsc::SyncSender<MembersApplied>) -> Control,
-    ) -> Result<Option<Step>, End> {
-        fail_point!("beforeApplyOneConfChange", self.shared.id);
-        let (reply, answer) = sync_channel(1);
-        self.shared.inbox.control(question(reply));
-        self.members = loop {
-            match answer.recv_timeout(STOP_POLL) {
-                Ok(members) => break members,
-                Err(RecvTimeoutError::Timeout) if !self.stop.load(Ordering::Relaxed) => {}
-                Err(_) => return Err(End::Stopping),
-            }
-        };
-        fail_point!("afterApplyOneConfChange", self.shared.id);
-        // What a removed member had under way takes no effect any more, and need not be told apart (O22).
-        for origin in self.members.gone() {
-            self.window.close(origin);
-        }
-        let changed = self.members.changed;
-        Ok(changed.then(|| Step::Members(Arc::clone(&self.members.cluster))))
-    }
-
-    fn restore(&mut self, restore: Restore) -> Result<(), NodeError> {
-        let Restore { mark, head: announcement } = restore;
-        let (index, id) = (mark.index, mark.id());
-        if index <= self.applied.0 {
-            let reason = format!("entry {} is applied already", self.applied.0);
-            return Err(NodeError::BadSnapshot { index, reason }); // never backwards (O23)
-        }
-        fail_point!(
-            "raftBeforeApplySnap",
-            self.shared.id,
-            Err(NodeError::Restore { index, source: injected().into() })
-        );
-        let (head, content) = snapshots::open(&*self.shared.snapshots, id)?;
-        let cluster = Arc::new(head.cluster.clone());
-        self.upcoming.push_back(Step::Snapshot { id, content });
-        self.upcoming.push_back(Step::Members(cluster));
-        self.work = Work::Restored { mark, head: Box::new(head), announcement };
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), NodeError> {
-        self.open = false;
-        let work = std::mem::replace(&mut self.work, Work::Nothing);
-        if self.ended {
-            return Ok(());
-        }
-        match work {
-            Work::Entries { rest, bytes, count } if rest.len() == 0 => {
-                self.shared.counters.applied.add(count);
-                self.bytes_since_snapshot += bytes;
-                let index = self.applied.0;
-                self.shared.inbox.control(Control::Applied { index, bytes });
-                Ok(())
-            }
-            Work::Restored { mark, head, announcement } if self.upcoming.is_empty() => {
-                fail_point!("raftAfterApplySnap", self.shared.id);
-                let index = mark.index;
-                self.applied = (index, mark.term);
-                self.window = head.window.clone();
-                self.members = MembersApplied {
-                    cluster: Arc::new(head.cluster.clone()),
-                    conf_state: mark.conf_state.clone(),
-                    births: head.births.clone(),
-                    changed: true,
-                };
-                (self.snapshot_index, self.bytes_since_snapshot) = (index, 0);
-                self.written_snapshot.store(index, Ordering::Release);
-                self.shared.counters.snapshots_installed.add(1);
-                self.shared.inbox.control(Control::Restored { mark, head, announcement });
-                Ok(())
-            }
-            Work::Nothing if self.upcoming.is_empty() => {
-                if self.shared.begins_with_restore.swap(false, Ordering::Release) {
-                    let index = self.applied.0; // reads wait for it (O24)
-                    self.shared.inbox.control(Control::Applied { index, bytes: 0 });
-                }
-                Ok(())
-            }
-            _ => Err(NodeError::ApplyLoopGone),
-        }
-    }
 }
 
 impl<R> ApplyQueue<R> {
@@ -478,7 +289,7 @@ impl<R> ApplyQueue<R> {
             jobs,
             shared,
             answers: Answers::new(Arc::clone(&waiters)),
-            look: Look::new(),
+            look: Spin::new(),
             last_count: 0,
             waiters,
             stop,

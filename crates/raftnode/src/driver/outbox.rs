@@ -10,7 +10,7 @@ use raft::eraftpb::{Message, MessageType};
 use super::peers::{Heartbeats, Known};
 use super::shared::Shared;
 use super::snapshots::Sending;
-use crate::core::tidy;
+use crate::core::prune_messages;
 use crate::hex::Hex;
 use crate::wire::{self, Forward, ForwardReply, WireError};
 
@@ -42,7 +42,7 @@ impl Outbox {
     /// Sends what may leave now, in order, without what must not or need not (O10).
     pub(super) fn send(&mut self, messages: Vec<Message>, gone: &BTreeSet<u64>) {
         let mut envelopes = Vec::with_capacity(messages.len());
-        for message in tidy(messages, gone) {
+        for message in prune_messages(messages, gone) {
             match message.get_msg_type() {
                 MessageType::MsgSnapshot => {
                     self.sending.send(&self.shared, &*self.transport, &message);

@@ -44,10 +44,10 @@ impl Node {
             }
         }
         self.threads.stop.store(true, Ordering::Relaxed);
-        let written = self.threads.seat.drain(timeout);
+        let written = self.threads.writer.drain(timeout);
         fail_point!("raftBeforeTransportStop", id);
         if planted("log-closed-before-transport") {
-            self.threads.seat.close(timeout);
+            self.threads.writer.close(timeout);
         }
         self.out.transport().stop();
         fail_point!("raftAfterTransportStop", id);
@@ -57,7 +57,7 @@ impl Node {
             self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
         let read = self.threads.reader.close(timeout);
         fail_point!("raftBeforeLogClose", id);
-        let closed = self.threads.seat.close(timeout);
+        let closed = self.threads.writer.close(timeout);
         fail_point!("raftAfterLogClose", id);
         if !(written && applied && read && closed) {
             log::warn!(id:% = Hex(id), written, applied, read, closed; "a thread did not end in time; it is left behind");

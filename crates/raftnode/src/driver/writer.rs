@@ -202,7 +202,7 @@ impl Merged {
 }
 
 /// Where the writer sits.
-pub(super) enum Seat {
+pub(super) enum WriterHandle {
     /// With the node thread.
     Inline(Box<Writer>),
     /// With a thread of its own.
@@ -211,7 +211,7 @@ pub(super) enum Seat {
     Gone,
 }
 
-impl Seat {
+impl WriterHandle {
     /// Does or queues a job. What is done at once is reported by the return value, else through the inbox.
     pub(super) fn submit(&mut self, job: Job) -> Result<Vec<Control>, LogError> {
         match self {

@@ -240,7 +240,7 @@ impl Sim {
 
     fn send(&mut self, from: u64, messages: Vec<Message>) {
         let gone = self.nodes[&from].core.gone();
-        for message in oarlock_raftnode::core::tidy(messages, gone) {
+        for message in oarlock_raftnode::core::prune_messages(messages, gone) {
             self.net.push_back((from, message.to, Packet::Raft(message.into())));
         }
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use oarlock_bench_harness::Result;
 use oarlock_raftnode::bootstrap::{Boot, Recovered, boot};
-use oarlock_raftnode::core::tidy;
+use oarlock_raftnode::core::prune_messages;
 use oarlock_raftnode::membership::{Cluster, ProposalId, record};
 use oarlock_raftnode::transport::{
     FrameFault, Handler, Identity, Lane, PeerInfo, Refusal, TcpOptions, TcpTransport, Transport,
@@ -342,7 +342,7 @@ impl Member {
     }
 
     fn send(&self, messages: Vec<Message>) {
-        let messages = tidy(messages, &BTreeSet::new());
+        let messages = prune_messages(messages, &BTreeSet::new());
         let envelopes: Vec<_> =
             messages.iter().filter_map(|message| wire::encode(message).ok()).collect();
         if !envelopes.is_empty() {

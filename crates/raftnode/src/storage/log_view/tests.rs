@@ -1,3 +1,4 @@
+use raft::eraftpb::EntryType;
 use raft::{GetEntriesContext, Storage, StorageError};
 
 use super::*;

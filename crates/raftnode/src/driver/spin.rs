@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 /// that it would have been worth it, and if there was little to do: where there is much, others need the processor more,
 /// and what comes meanwhile is better done together. It yields all the same.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct Spin {
     worth_it: bool,
 }
 
-impl Look {
+impl Spin {
     /// Waits longer than this are slept through.
     const LONGEST: Duration = Duration::from_micros(200);
     /// So little was done since the last wait.
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn only_after_a_short_wait_and_little_work_it_looks_twice() {
-        let mut look = Look::new();
+        let mut look = Spin::new();
         let mut wait = |done: usize, sleeps: Duration| {
             let mut looks = 0;
             look.wait(
@@ -62,13 +62,13 @@ mod tests {
         };
         assert_eq!(wait(1, Duration::ZERO), 1, "nothing is known yet");
         assert_eq!(wait(100, Duration::ZERO), 1, "there is much to do");
-        assert!(wait(1, 2 * Look::LONGEST) > 1, "the last wait was short");
+        assert!(wait(1, 2 * Spin::LONGEST) > 1, "the last wait was short");
         assert_eq!(wait(1, Duration::ZERO), 1, "the last wait was long");
     }
 
     #[test]
     fn what_is_there_is_taken_without_sleep() {
-        let found = Look::new().wait(0, || Some(7), || unreachable!("there is something"));
+        let found = Spin::new().wait(0, || Some(7), || unreachable!("there is something"));
         assert_eq!(found, 7);
     }
 }

@@ -1,0 +1,115 @@
+//! What the node's own threads report.
+
+use super::Node;
+use crate::driver::events::Control;
+use crate::driver::writer::Job;
+use crate::driver::{apply, handoff, snapshots};
+use crate::failpoint::fail_point;
+use crate::hex::Hex;
+use crate::planted::planted;
+use crate::{NodeEnd, NodeError, SnapshotHead, SnapshotMark};
+
+impl Node {
+    pub(super) fn on_control(&mut self, control: Control) -> Result<(), NodeError> {
+        match control {
+            Control::Persisted { number } => self.persisted(number)?,
+            Control::WriteFailed(error) => return Err(error.into()),
+            Control::Fetched { fetch, entries } => self.core.handle_fetched(fetch, entries)?,
+            Control::Applied { index, bytes } => {
+                self.unapplied = self.unapplied.saturating_sub(bytes);
+                self.core.handle_applied(index);
+                self.publish();
+                self.answer_reads();
+            }
+            Control::Restored { mark, head, announcement } => {
+                self.restored(mark, *head, announcement)?;
+            }
+            Control::Change { entry, reply } => {
+                let members = self.core.handle_change_committed(&entry);
+                self.on_events()?; // the transport follows before the state machine is told
+                apply::reply(&reply, members);
+                self.release(); // O7
+            }
+            Control::Attributes { index, id, update, reply } => {
+                let members = self.core.handle_attributes_committed(index, id, &update);
+                self.on_events()?;
+                apply::reply(&reply, members);
+            }
+            Control::SnapshotTaken { mark, announcement } => {
+                // Not if the log begins later by now, because a leader's snapshot was installed meanwhile; nor if a newer one
+                // has been marked: reports come from threads of their own, and may overtake each other.
+                if mark.index >= self.core.log_bounds().0 && mark.index > self.marked {
+                    self.marked = mark.index;
+                    self.submit(Job::Mark { mark, announcement })?;
+                }
+            }
+            Control::Marked { mark, announcement } => {
+                fail_point!("raftAfterMarkSnap", self.shared.id);
+                log::info!(id:% = Hex(self.shared.id), index = mark.index; "took a snapshot");
+                self.core.handle_snapshot_ready(mark.clone(), announcement); // O9
+                self.compact(mark.index)?;
+                let _ = self.threads.apply.send(handoff::Job::SnapshotIfDue); // if it has gone, it has said why
+            }
+            Control::SnapshotSent { to, index, ok } => {
+                self.out.sending.ended(index);
+                fail_point!("raftBeforeReportSnap", self.shared.id);
+                self.core.handle_snapshot_sent(to, ok); // O10
+                fail_point!("raftAfterReportSnap", self.shared.id);
+            }
+            Control::SnapshotArrived { from, message, reply } => {
+                fail_point!("raftBeforeStepSnap", self.shared.id);
+                let taken = self.core.handle_snapshot(from, *message); // O25
+                fail_point!("raftAfterStepSnap", self.shared.id);
+                let _ = reply.try_send(taken); // it has room, or the transport waits no more
+            }
+            Control::Failed(error) => {
+                if !matches!(self.ending, Some(NodeEnd::Failed(_))) {
+                    self.ending = Some(NodeEnd::Failed(error)); // the first is the reason
+                }
+            }
+            Control::Stop { transfer_until } => self.on_stop(transfer_until),
+        }
+        Ok(())
+    }
+
+    fn restored(
+        &mut self,
+        mark: SnapshotMark,
+        head: SnapshotHead,
+        announcement: bytes::Bytes,
+    ) -> Result<(), NodeError> {
+        let index = mark.index;
+        self.restoring = false;
+        log::info!(id:% = Hex(self.shared.id), index; "installed a snapshot");
+        self.core.handle_restored(mark, head, announcement);
+        self.on_events()?;
+        self.publish();
+        self.answer_reads();
+        self.submit(Job::Release(index + 1))?;
+        self.purge_snapshots(index);
+        Ok(())
+    }
+
+    /// Keeps what followers need to catch up, and everything after the oldest snapshot that is being sent (O26).
+    fn compact(&mut self, snapshot: u64) -> Result<(), NodeError> {
+        let mut catch_up = snapshot.saturating_sub(self.shared.config.snapshot_catchup_entries);
+        if planted("compaction-leaves-nothing-to-catch-up-with") {
+            catch_up = snapshot;
+        }
+        let oldest = self.out.sending.oldest();
+        let oldest = oldest.filter(|_| !planted("compaction-forgets-snapshots-under-way"));
+        let keep = oldest.map_or(catch_up, |oldest| catch_up.min(oldest));
+        let (first, _) = self.core.log_bounds();
+        if keep >= first {
+            let compacted = self.core.handle_compact(keep)?;
+            self.submit(Job::Release(compacted + 1))?;
+        }
+        self.purge_snapshots(snapshot);
+        Ok(())
+    }
+
+    fn purge_snapshots(&self, keep_from: u64) {
+        let keep_from = self.out.sending.oldest().map_or(keep_from, |oldest| oldest.min(keep_from));
+        snapshots::purge(&self.shared, keep_from);
+    }
+}
