@@ -10,17 +10,19 @@ use crate::planted::planted;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteMode {
-    /// Inline while this node is the only member, pipelined from the moment that there is another.
+    /// On the node thread while this node is the only member: that saves a hop between threads, and there is nobody to
+    /// send heartbeats to. As soon as there is another member a writer thread takes over, for good, because heartbeats
+    /// must not wait for a disk (O12).
     #[default]
     Auto,
-    /// The node thread writes and syncs itself: no hop between threads, but a slow disk delays everything. Left for
-    /// good, as in `Auto`, when there is another member: heartbeats must not wait for a disk (O12).
-    Inline,
-    /// A thread of its own writes; ticks, heartbeats and messages go on meanwhile.
+    /// On a thread of its own from the start, so that ticks and requests never wait for the disk.
     Pipelined,
 }
 
-/// How a node behaves. Made with [`Config::new`], changed with the methods named after the fields.
+/// How a node behaves. [`Config::new`] has etcd's defaults; each method changes one and says why it is what it is.
+///
+/// The limits in bytes and counts are listed together, with what happens at each, under *What is bounded* on the crate's
+/// front page.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,16 +61,16 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// With fewer ticks one late heartbeat starts an election. etcd asks for five.
+    /// With fewer ticks a single late heartbeat would start an election. etcd demands five as well.
     #[error("election_ticks is {ticks}, it must be at least 5")]
     ElectionTicks {
         /// What was asked for.
         ticks: u32,
     },
-    /// Longer than a day, which is no time to be without a leader: most likely the unit is wrong.
+    /// An election timeout of more than a day: most likely the unit is wrong.
     #[error("election_ticks heartbeat intervals come to more than a day")]
     ElectionTimeout,
-    /// Nothing could be asked of the node, not even its status.
+    /// The node could not take any request, not even for its status.
     #[error("max_waiting_proposals must be greater than 0")]
     NoRequests,
     /// raft-rs would send single entries only, or nothing.
@@ -82,7 +84,7 @@ pub enum ConfigError {
         /// The size of one message.
         message: u64,
     },
-    /// Every message would be waited for.
+    /// One message would fill the window, so each would have to be answered before the next is sent.
     #[error("max_inflight_bytes is {inflight}, below max_size_per_msg, {message}")]
     Inflight {
         /// What was asked for.
@@ -90,11 +92,11 @@ pub enum ConfigError {
         /// The size of one message.
         message: u64,
     },
-    /// A member that does not check its quorum votes for others whenever it is asked, so that no lease holds. Leave
-    /// check-quorum on, or read without leases.
+    /// Without check-quorum raft-rs votes for another candidate although it still hears its leader, so no lease could
+    /// hold. Leave check-quorum on, or do without leases.
     #[error("lease_reads needs check_quorum")]
     LeaseWithoutCheckQuorum,
-    /// Nothing of the election timeout is left for a lease: no read would ever be answered by one. Raise `election_ticks`.
+    /// The election timeout is too short to leave anything for a lease. Raise `election_ticks`.
     #[error("lease_reads needs more than {slack} election_ticks, there are {ticks}")]
     LeaseWithoutTime {
         /// What was asked for.
@@ -105,8 +107,9 @@ pub enum ConfigError {
     /// A snapshot would be taken after every entry.
     #[error("snapshot_count must be greater than 0")]
     SnapshotCount,
-    /// A message that raft makes would never leave, be sent again and again, and nothing after it would ever be committed.
-    /// Lower `max_request_bytes` or `max_size_per_msg`, or give the transport a larger frame, on every member.
+    /// raft could make a message that the transport can never send: it would be retried for ever, and nothing behind it
+    /// would be committed. Lower `max_request_bytes` or `max_size_per_msg`, or raise the transport's frame limit, on every
+    /// member.
     #[error(
         "a message of {message} bytes can be made, the transport sends at most {frame} at once"
     )]
@@ -116,8 +119,8 @@ pub enum ConfigError {
         /// What the transport takes; see [`Transport::max_frame`](oarlock_transport::Transport::max_frame).
         frame: u64,
     },
-    /// A request that is let in would be more than the log can write, and end every member. Lower `max_request_bytes`,
-    /// or give the log larger segments.
+    /// A request of the permitted size would be too large for the log, and end every member that has to write it. Lower
+    /// `max_request_bytes`, or give the log larger segments.
     #[error("max_request_bytes is {request}, the log takes at most {log} at once")]
     RequestBeyondLog {
         /// What was asked for.
@@ -162,189 +165,201 @@ impl Config {
         }
     }
 
-    /// Time between two heartbeats of a leader, which is one tick. Defaults to 100 ms, as in etcd: about the round
-    /// trip between members, and rarely enough to be cheap. Zero makes the ticker inert: time passes by
-    /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) only, for tests.
+    /// Time between two heartbeats of a leader, which is also the length of a tick. Defaults to 100 ms, as in etcd: longer
+    /// than most round trips between members, and rare enough to cost nothing. Zero stops the ticker, for tests: then time
+    /// passes only by [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks).
     pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = interval;
         self
     }
 
-    /// Ticks without a leader after which a follower may campaign; each waits for one to two times as many. Defaults
-    /// to 10, as in etcd. At least 5.
+    /// The election timeout, in ticks. A follower that hears from no leader campaigns after a random time between one and
+    /// two of these. Defaults to 10, as in etcd: with the default heartbeat that is a second, which a few lost messages
+    /// or a slow sync do not use up, and a dead leader is replaced in about two. At least 5.
     pub const fn election_ticks(mut self, ticks: u32) -> Self {
         self.election_ticks = ticks;
         self
     }
 
-    /// Whether a candidate first asks if it could win, without raising its term. On by default, as in etcd since 3.4:
-    /// a member that was cut off does not depose a working leader when it returns (Raft thesis, 9.6).
+    /// Whether a candidate first asks if it could win, before it raises its term. On by default, as in etcd since 3.5: a
+    /// member that was cut off does not depose a working leader when it returns (Raft thesis, section 9.6).
     pub const fn pre_vote(mut self, on: bool) -> Self {
         self.pre_vote = on;
         self
     }
 
-    /// Whether a leader steps down when it has not heard from a majority for an election timeout. On by default; etcd
-    /// has no switch for it.
+    /// Whether a leader steps down when it has not heard from a majority for an election timeout. On by default, so that
+    /// whoever asks a leader that was cut off learns of it; etcd has no switch for it.
     pub const fn check_quorum(mut self, on: bool) -> Self {
         self.check_quorum = on;
         self
     }
 
-    /// Whether a starting member skips most of its first election timeout (etcd's `--initial-election-tick-advance`).
-    /// On by default. Turn it off where members are far apart.
+    /// Whether a starting member skips all but two ticks of its first election timeout once a majority is connected (etcd's
+    /// `--initial-election-tick-advance`). On by default: a cluster that starts has a leader sooner. Turn it off where a
+    /// heartbeat may take longer than two ticks to arrive, or a restart may depose the leader (etcd #9333).
     pub const fn initial_tick_advance(mut self, on: bool) -> Self {
         self.initial_tick_advance = on;
         self
     }
 
-    /// Bytes of entries in one append message. Defaults to 1 MiB, as in etcd: 100 MB/s at a round trip of 10 ms.
+    /// Bytes of entries in one append message; a larger entry goes alone. Defaults to 1 MiB, as in etcd: large enough that
+    /// the cost per message does not count, small enough that one takes only milliseconds to send.
     pub const fn max_size_per_msg(mut self, bytes: u64) -> Self {
         self.max_size_per_msg = bytes;
         self
     }
 
-    /// Append messages with entries under way to one follower: sent, and not answered. Defaults to 512, as in etcd: enough
-    /// small ones to fill a round trip.
+    /// Append messages that may be in flight to one follower, sent and not answered. Defaults to 512, as in etcd: enough
+    /// small messages to fill a round trip. For large ones [`max_inflight_bytes`](Self::max_inflight_bytes) is reached
+    /// first.
     pub const fn max_inflight_msgs(mut self, messages: usize) -> Self {
         self.max_inflight_msgs = messages;
         self
     }
 
-    /// Bytes of append messages under way to one follower, beyond which it is sent no more until it answers; each entry
-    /// counts 64 more than its data. One message may go beyond it, as in etcd (whose name this is), and a message that is
-    /// larger than this goes alone. So what waits for one slow follower is at most this and one message: of
-    /// [`max_size_per_msg`](Self::max_size_per_msg), or of a single entry that is larger.
+    /// Bytes of append messages that may be in flight to one follower before it has to answer; each entry counts its data
+    /// and 64 bytes. As in etcd, whose name this is, the last message may overshoot the limit. So one slow follower holds
+    /// at most this and one message, which is [`max_size_per_msg`](Self::max_size_per_msg) or a single larger entry.
     ///
     /// Defaults to 32 MiB: 10 Gbit/s at a round trip of 25 ms, and half of what `TcpTransport` queues for a lane, so that
-    /// nothing of it has to be dropped and sent again. etcd's server sets no limit. At least `max_size_per_msg`.
+    /// none of it has to be dropped and sent again. etcd's server sets no limit. At least `max_size_per_msg`.
     pub const fn max_inflight_bytes(mut self, bytes: u64) -> Self {
         self.max_inflight_bytes = bytes;
         self
     }
 
-    /// Bytes that a leader appends ahead of its commit index before it answers `Busy`, and of proposals that may wait for
-    /// their results on one node, leader or not. Defaults to 64 MiB: they are held in memory, and a cluster that lost
-    /// its majority must not fill it.
+    /// Bytes that a leader may have appended beyond its commit index before it answers `Busy`. The same limit holds, on
+    /// every node, for its own callers' proposals that have no result yet. Defaults to 64 MiB: all of them are held in
+    /// memory, which a cluster that lost its majority would otherwise fill. At least `max_size_per_msg`.
     pub const fn max_uncommitted_bytes(mut self, bytes: u64) -> Self {
         self.max_uncommitted_bytes = bytes;
         self
     }
 
-    /// Bytes of committed entries handed to the apply thread at a time. Defaults to 4 MiB.
+    /// Bytes of committed entries handed to the apply thread at a time. Defaults to 4 MiB: enough to make the handoff
+    /// cheap, and little enough that reads, which wait for the end of a batch, do not wait long.
     pub const fn max_apply_bytes(mut self, bytes: u64) -> Self {
         self.max_apply_bytes = bytes;
         self
     }
 
-    /// Bytes that may be with the apply thread and not applied yet. Beyond it, proposals get `Busy`, appends of the leader are
-    /// left for it to repeat, and what is committed stays in the log until there is room. So memory holds this and one batch of
-    /// [`max_apply_bytes`](Self::max_apply_bytes), however long the log is that a member starts with. Defaults to 64 MiB. etcd
-    /// counts 5000 entries instead, whatever their size.
+    /// Bytes that may wait for the apply thread. Beyond that, proposals get `Busy`, a follower drops its leader's appends,
+    /// which are sent again, and committed entries stay in the log until there is room. So memory holds this and one batch
+    /// of [`max_apply_bytes`](Self::max_apply_bytes), however long the log is that a member starts with. Defaults to 64
+    /// MiB, so that a short pause of the state machine goes unnoticed. etcd counts 5000 entries instead, whatever their
+    /// size.
     pub const fn max_apply_backlog(mut self, bytes: u64) -> Self {
         self.max_apply_backlog = bytes;
         self
     }
 
-    /// Bytes written and not yet synced, beyond which appends of the leader are left for it to repeat and proposals
-    /// get `Busy`. Defaults to 64 MiB.
+    /// Bytes handed to the disk and not yet synced, with the messages that wait for them. Beyond that, proposals get `Busy`
+    /// and a follower drops its leader's appends, which are sent again. Defaults to 64 MiB, as much as the writer takes
+    /// into one sync: more would only wait longer.
     pub const fn max_unsynced_bytes(mut self, bytes: u64) -> Self {
         self.max_unsynced_bytes = bytes;
         self
     }
 
-    /// Proposals that wait for the node thread or for a leader, beyond which more get `Busy`. Defaults to 16,384.
+    /// Requests that may wait for the node thread, proposals that may wait for a leader, and reads and transfers that may
+    /// wait for their answers; beyond that many of each, more get `Busy`. Defaults to 16,384: many times what fills every
+    /// sync of a fast disk, at a few hundred bytes each. Their data is bounded by
+    /// [`max_uncommitted_bytes`](Self::max_uncommitted_bytes).
     pub const fn max_waiting_proposals(mut self, proposals: usize) -> Self {
         self.max_waiting_proposals = proposals;
         self
     }
 
-    /// The largest proposal; more is `TooLarge`. Defaults to 8 MiB. It must fit the transport's frame, which is 16 MiB
-    /// over TCP ([`TcpOptions::max_frame`](oarlock_transport::TcpOptions::max_frame)), on every member; starting checks this one's.
+    /// The largest proposal; a larger one is refused as `TooLarge`. Defaults to 8 MiB, half of what a frame over TCP holds
+    /// ([`TcpOptions::max_frame`](oarlock_transport::TcpOptions::max_frame)); etcd's 1.5 MiB is a better limit for what
+    /// comes often, because everything else waits behind a large entry. It must fit every member's frame and log: starting
+    /// a node checks its own.
     pub const fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
     }
 
-    /// Memory for recent entries, so that followers that keep up cost no reads: their data, and some 200 bytes for each
-    /// entry. Defaults to 64 MiB.
+    /// Memory for the newest entries (their data, and some 200 bytes for each), from which followers that keep up are
+    /// served without reading the log. Defaults to 64 MiB, which at 50 MB/s lets them be a second behind.
     pub const fn tail_cache_bytes(mut self, bytes: u64) -> Self {
         self.tail_cache_bytes = bytes;
         self
     }
 
-    /// Entries applied after which a snapshot is taken. Defaults to 10,000, as in etcd since 3.6. A state beyond
-    /// 64 MiB also waits until the log has grown by about the state's size, so that it is not rewritten over and over.
+    /// Applied entries after which a snapshot is taken. Defaults to 10,000, as in etcd since 3.6: fewer would rewrite the
+    /// state more often, more would make the log larger and a restart replay longer. A state of more than 64 MiB also waits
+    /// until the log has grown by about the state's size, so that snapshots at most double what is written.
     pub const fn snapshot_count(mut self, entries: u64) -> Self {
         self.snapshot_count = entries;
         self
     }
 
-    /// Entries kept before a snapshot, so that followers that are a little behind need no snapshot (O26). Defaults to
-    /// 5,000, as in etcd.
+    /// Entries that are kept although a snapshot covers them, so that followers that are a little behind need no snapshot
+    /// (O26). Defaults to 5,000, as in etcd: half of what comes between two snapshots.
     pub const fn snapshot_catchup_entries(mut self, entries: u64) -> Self {
         self.snapshot_catchup_entries = entries;
         self
     }
 
-    /// How long a request without a deadline of its own may take. Defaults to 5 s and two election timeouts, as in
-    /// etcd: long enough for a leader to be lost and another found.
+    /// How long a request may take that has no deadline of its own. Defaults to 5 s plus two election timeouts, as in etcd:
+    /// long enough for a leader to be lost and another found.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self
     }
 
-    /// How long `shutdown` waits for a thread that hangs, in a system call for example. Defaults to 10 s.
+    /// How long `shutdown` waits for a thread that hangs, in a system call for example, before it leaves it behind. Defaults
+    /// to 10 s: longer than a healthy disk ever takes, and well within what service managers grant before they kill.
     pub const fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
         self
     }
 
-    /// Who writes the log. Defaults to [`WriteMode::Auto`].
+    /// Which thread writes the log. Defaults to [`WriteMode::Auto`].
     pub const fn write_mode(mut self, mode: WriteMode) -> Self {
         self.write_mode = mode;
         self
     }
 
-    /// The seed of everything random, which is election timeouts. Defaults to one made from the birth of the data
-    /// directory and the count of its starts.
+    /// The seed of everything random in the core, which is election timeouts. By default it is made of the birth id of the
+    /// data directory and the number of its starts, so that members differ.
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Allows a leader to answer [`lease reads`](crate::NodeHandle::read_lease) without asking anybody, for most of half an
-    /// election timeout after a round of reads was confirmed. Off by default, as in etcd: it trades a round trip for an
-    /// assumption about clocks, which only whoever runs the machines can make.
+    /// Lets a leader answer [lease reads](crate::NodeHandle::read_lease) without asking anybody, for nearly half an election
+    /// timeout after each confirmed round of reads. Off by default, as in etcd: it saves a round trip at the price of an
+    /// assumption about clocks, and only whoever runs the machines can make that.
     ///
-    /// The assumption: the monotonic clocks of any two members differ in speed by at most `max_drift_percent`, and none stands
-    /// still while its machine does not. Real clocks differ by far less than one percent. But a virtual machine that is
-    /// paused, migrated or restored, or a laptop that sleeps, may find its clock where it was while the others have elected
-    /// somebody else: then a lease read can be stale. If that can happen, leave this off.
+    /// **The assumption.** The monotonic clocks of any two members differ in speed by at most `max_drift_percent`, and none
+    /// stands still while its machine runs. Real clocks differ by far less than one percent. But when a virtual machine is
+    /// paused, migrated or restored, or a laptop sleeps, its clock may have stood still while the others elected somebody
+    /// else; then a lease read can be stale. If that can happen, leave this off.
     ///
-    /// Its other half is what followers do: they give their vote to nobody for an election timeout after they heard of their
-    /// leader or started again, whoever asks. Meanwhile they do not hasten an election either:
-    /// [`initial_tick_advance`](Self::initial_tick_advance) and
-    /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) do nothing.
+    /// **What followers do for it.** For an election timeout after they heard from their leader, or started, they vote for
+    /// nobody else. Nor do they start an election early: [`initial_tick_advance`](Self::initial_tick_advance) and
+    /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) do nothing during that time.
     ///
-    /// So every member should have it, with the same election timeout, but nothing rests on that. Each member says with each
-    /// answer for how long it withholds its vote ([`promise`](Self::promise)), and a leader has a lease only if a majority of
-    /// the voters, itself included, has promised at least what it promises itself. In a mixed cluster (an option that is
-    /// being rolled out, a member of an older version, a shorter election timeout) reads are therefore answered by rounds
-    /// until enough members have it, and [`Status`](crate::Status) and the log say whose promise is short. What was promised
-    /// is durable: a member that starts again without the option, or with a shorter timeout, keeps the old promise first,
-    /// and does so at every start, because a record of the longest one stays in its log.
+    /// **Mixed clusters are safe.** Every member should have this option and the same election timeout, but correctness does
+    /// not rest on it. With each answer a member says for how long it withholds its vote ([`promise`](Self::promise)), and a
+    /// leader has a lease only if a majority of the voters, itself included, promises at least as much as it does itself.
+    /// Until then (while the option is rolled out, beside an older version or a shorter election timeout) reads take a
+    /// round, and [`Status`](crate::Status) and the log say whose promise is too short. Promises are durable: a member that
+    /// is restarted without the option, or with a shorter timeout, first keeps the longest promise that its log records.
     ///
-    /// A read chooses for itself whether it uses the lease, because what a stale answer costs depends on what is read: see
+    /// Each read chooses whether to use the lease, because what a stale answer costs depends on what is read: see
     /// [`NodeHandle::read_lease`](crate::NodeHandle::read_lease).
     pub const fn lease_reads(mut self, max_drift_percent: u32) -> Self {
         self.lease_drift = Some(max_drift_percent);
         self
     }
 
-    /// For how long this member gives its vote to nobody else after it has heard of its leader, by its own clock: what it
-    /// promises to others, and what a lease takes of them. Zero without [`lease_reads`](Self::lease_reads). Five ticks
-    /// less than an election timeout, because that is by how much it may miscount it; half of it by default.
+    /// For how long, by its own clock, this member votes for nobody else after it heard from its leader. It is what this
+    /// member promises its leader, and what it demands of others as a leader with leases. Zero without
+    /// [`lease_reads`](Self::lease_reads); otherwise an election timeout less five ticks, by which a member that counts
+    /// ticks may be off: half of it by default.
     #[must_use]
     pub fn promise(&self) -> Duration {
         if self.lease_drift.is_none() {
@@ -354,15 +369,16 @@ impl Config {
         self.heartbeat_interval.saturating_mul(self.election_ticks.saturating_sub(slack))
     }
 
-    /// How long a lease lasts, from when the round began that it rests on: a [`promise`](Self::promise), less what the
-    /// drift between two clocks takes. Zero without [`lease_reads`](Self::lease_reads).
+    /// How long a lease lasts, counted from the start of the round of reads that it rests on: a
+    /// [`promise`](Self::promise), shortened by the drift allowed between two clocks. Zero without
+    /// [`lease_reads`](Self::lease_reads).
     #[must_use]
     pub fn lease(&self) -> Duration {
         let drift = self.lease_drift.filter(|_| !planted("drift-not-allowed-for")).unwrap_or(0);
         self.promise().saturating_mul(100) / 100_u32.saturating_add(drift)
     }
 
-    /// The shortest time without a leader after which a follower campaigns.
+    /// The shortest time without a leader after which a follower campaigns: `election_ticks` heartbeat intervals.
     #[must_use]
     pub const fn election_timeout(&self) -> Duration {
         self.heartbeat_interval.saturating_mul(self.election_ticks)
@@ -376,9 +392,9 @@ impl Config {
         })
     }
 
-    /// Checks that what raft makes of the largest request, or of many small ones, fits a transport's frame.
+    /// Checks that the largest message that raft can make, of one large request or many small ones, fits the frame.
     pub(crate) fn validate_frame(&self, frame: usize) -> Result<(), ConfigError> {
-        /// More than the head of an append of one entry takes.
+        /// More than an append of one entry takes beside the entry's data.
         const HEAD: u64 = 1 << 10;
         let request = (self.max_request_bytes + Payload::MAX_OVERHEAD) as u64;
         let (message, frame) = (self.max_size_per_msg.max(request) + HEAD, frame as u64);
@@ -389,10 +405,10 @@ impl Config {
         }
     }
 
-    /// Checks that the parts fit together. Starting a node does the same.
+    /// Checks that the settings fit together. Starting a node does the same.
     ///
     /// # Errors
-    /// What does not fit.
+    /// The first setting that cannot work.
     pub const fn validate(&self) -> Result<(), ConfigError> {
         if self.election_ticks < 5 {
             return Err(ConfigError::ElectionTicks { ticks: self.election_ticks });

@@ -13,7 +13,7 @@ use support::{Journal, config};
 /// A Ready, and a group of them even more, may hold more than a segment does.
 #[test]
 fn what_is_more_than_a_segment_is_written_in_several_batches() {
-    for mode in [WriteMode::Inline, WriteMode::Pipelined] {
+    for mode in [WriteMode::Auto, WriteMode::Pipelined] {
         let dir = tempfile::tempdir().expect("a directory");
         let mut log = WalOptions::new(dir.path()).segment_size(256 << 10).create().expect("a log");
         let snapshots = log.snapshots();

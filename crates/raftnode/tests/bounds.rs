@@ -163,7 +163,7 @@ fn requests_end_by_their_deadlines_without_a_majority() {
 #[test]
 fn a_node_thread_that_hangs_holds_up_no_call() {
     let config: Config = config()
-        .write_mode(WriteMode::Inline)
+        .write_mode(WriteMode::Auto)
         .election_ticks(5)
         .request_timeout(Duration::from_millis(200))
         .stop_timeout(Duration::from_millis(200));

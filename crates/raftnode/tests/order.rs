@@ -31,7 +31,7 @@ fn position(events: &[String], event: &str) -> usize {
 /// The seed's reason to exist (etcd #14370): on a lone member the sync of a write ends before its answer begins.
 #[test]
 fn a_lone_member_syncs_before_it_answers() {
-    for mode in [WriteMode::Inline, WriteMode::Pipelined] {
+    for mode in [WriteMode::Auto, WriteMode::Pipelined] {
         let mut cluster = TestCluster::new(1, config().write_mode(mode));
         let id = cluster.leader();
         let trace = record(&mut cluster, id);
@@ -149,7 +149,7 @@ fn those_who_come_back_share_a_sync() {
 /// O29, O14: a disk that never answers holds up neither a request beyond its deadline nor a stop beyond its bound.
 #[test]
 fn a_disk_that_never_answers_keeps_nobody_waiting() {
-    for mode in [WriteMode::Inline, WriteMode::Pipelined] {
+    for mode in [WriteMode::Auto, WriteMode::Pipelined] {
         let config = config().write_mode(mode).stop_timeout(Duration::from_millis(200));
         let mut cluster = TestCluster::new(1, config);
         let id = cluster.leader();

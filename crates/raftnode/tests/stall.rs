@@ -195,7 +195,7 @@ fn a_leader_whose_disk_hangs_hands_over_within_two_election_timeouts() {
 /// Nobody can take over from a lone member. Inline the node thread itself hangs; somebody else notices, and says so.
 #[test]
 fn a_lone_member_whose_disk_hangs_says_so_and_refuses() {
-    for mode in [WriteMode::Inline, WriteMode::Pipelined] {
+    for mode in [WriteMode::Auto, WriteMode::Pipelined] {
         let config = config().election_ticks(10).write_mode(mode);
         let mut cluster = TestCluster::new(1, config.stop_timeout(Duration::from_secs(2)));
         let id = cluster.leader();
@@ -225,7 +225,7 @@ fn a_lone_member_whose_disk_hangs_says_so_and_refuses() {
 /// O14: a log that does not close holds up nobody who stops the node, whoever writes it.
 #[test]
 fn a_log_that_does_not_close_keeps_nobody_waiting() {
-    for mode in [WriteMode::Inline, WriteMode::Pipelined] {
+    for mode in [WriteMode::Auto, WriteMode::Pipelined] {
         let config = config().write_mode(mode).stop_timeout(Duration::from_millis(200));
         let mut cluster = TestCluster::new(1, config);
         let id = cluster.leader();

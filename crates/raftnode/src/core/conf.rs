@@ -1,4 +1,4 @@
-//! Membership: every change is judged when it is applied, by every member alike.
+//! Membership changes. Each is validated when it is applied, so that every member comes to the same verdict.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::proposal::AttributeUpdate;
 use crate::snapshot_head::SnapshotHead;
 use crate::{ChangeMembersError, SnapshotMark};
 
-/// Changes whose proposers wait.
+/// Membership changes of this node's callers that wait to be answered.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// The newest conf change that was judged (O7).
+    /// Index of the newest conf change that was applied or refused (O7).
     applied: u64,
     answers: VecDeque<Answer>,
 }
@@ -28,16 +28,17 @@ struct Answer {
     index: u64,
     id: ProposalId,
     result: Result<Arc<Cluster>, ChangeMembersError>,
-    /// It is answered although the configuration may still be joint: its proposer is who leaves that, and has to know when
-    /// it can; or it changes no configuration.
+    /// Answer it even while the configuration is joint: its proposer asked for an explicit joint configuration, and leaves
+    /// it itself; or it did not change the configuration at all.
     may_be_joint: bool,
 }
 
 impl Core {
-    /// The apply thread has come to a conf change: judges it, and lets raft-rs have it unless it is refused (O8).
+    /// The apply loop has reached a conf change, with everything before it applied. Validates it, and applies it to the
+    /// cluster and to raft-rs unless it is refused (O8).
     ///
-    /// Everything before it is applied; go on with what this returns. A refused change is not given to raft-rs at all:
-    /// it is as if it had not been proposed.
+    /// A refused change is not given to raft-rs: it is as if it had not been proposed. The loop continues with the members
+    /// returned.
     #[must_use = "the apply loop goes on with it"]
     pub fn handle_change_committed(&mut self, entry: &Entry) -> MembersApplied {
         self.changes.applied = entry.index;
@@ -82,7 +83,7 @@ impl Core {
         Ok(())
     }
 
-    /// The apply thread has come to an entry that changes what is known of a member.
+    /// The apply loop has reached an entry that changes a member's attributes: its name, its URLs or its birth id.
     #[must_use = "the apply loop goes on with it"]
     pub fn handle_attributes_committed(
         &mut self,
@@ -116,7 +117,7 @@ impl Core {
         self.members_applied(changed)
     }
 
-    /// The newest conf change that was judged: what [`Held`](super::Held) asks for (O7).
+    /// Index of the newest conf change that was applied or refused, for [`Held::release`](super::Held::release) (O7).
     #[must_use]
     pub const fn change_applied(&self) -> u64 {
         self.changes.applied
@@ -137,7 +138,7 @@ impl Core {
         self.places_lost(mark.index);
     }
 
-    /// `order` is the rescue that ordered the change, if one did.
+    /// `order` is the epoch of the rescue that wrote the change into the log, if one did.
     fn members_changed(&mut self, index: u64, order: Option<u64>) {
         let id = self.raw.raft.id;
         self.gone = gone(id, &self.cluster, &self.configuration);
@@ -149,8 +150,8 @@ impl Core {
         }
         self.events.push_back(Event::MembersChanged);
         let present = self.configuration.contains(id);
-        // A rescue brings a removed survivor back by orders that stand behind its removal in the log (etcd #13848), and
-        // the first of them may be to leave a joint configuration of which it was the outgoing half.
+        // A rescue brings a removed survivor back by changes that follow its removal in the log (etcd #13848). The first of
+        // them may leave a joint configuration in whose outgoing half it was.
         let rescued = self.cluster.epoch() < self.rescue_epoch || order == Some(self.rescue_epoch);
         let present_before = self.present || planted("absent-means-removed");
         if present_before && !present && !rescued {
@@ -160,13 +161,13 @@ impl Core {
         self.present = present;
     }
 
-    /// What a leader that removed itself goes on saying, once a tick for as long as it is there; nothing from anybody else.
+    /// Heartbeats of a leader that removed itself, to be sent once a tick while it lingers; empty on any other node.
     ///
-    /// A configuration counts from when it is applied. Those who are left may need the one who was removed to elect another
-    /// leader until they hear that the removal is committed (O19), and what said so may have been lost. raft-rs would
-    /// repeat it with its heartbeats, but a leader that is no member must not have it tick. So these are what it would say,
-    /// to those who were known to hold the removal. The others would only be kept from an election by it, and who has
-    /// applied the removal does not listen.
+    /// A configuration takes effect when it is applied. Until the remaining members hear that the removal is committed they
+    /// may need the removed leader's vote to elect another (O19), and the message that said so may have been lost. raft-rs
+    /// would repeat the commit index with its heartbeats, but it must not tick on a leader that is no member. So these
+    /// heartbeats are made here, for the members known to hold the removal. To others they would only delay an election,
+    /// and members that have applied the removal ignore them.
     #[must_use = "the transport sends them"]
     pub fn last_words(&self) -> Vec<Message> {
         if !self.removed || planted("removed-leader-says-it-once") {
@@ -210,7 +211,7 @@ impl Core {
         }
     }
 
-    /// Answers changes once the next can be proposed: applied, and joint ones left again (O8).
+    /// Answers changes when the next one can be proposed: they are applied, and a joint configuration was left again (O8).
     pub(super) fn answer_changes(&mut self) {
         while let Some(first) = self.changes.answers.front() {
             let halfway = self.configuration.is_joint()
@@ -227,10 +228,10 @@ impl Core {
     }
 }
 
-/// Who was removed and is not needed any more.
+/// The removed members that no half of the configuration needs.
 ///
-/// Nobody, as long as this node does not find itself among the members: it lags behind its own addition, and a rescue may
-/// have brought back since whom the log says was removed. That one may well be the leader to catch up from.
+/// None, while this node itself is not in the configuration: it has yet to apply its own addition, and a rescue may since
+/// have brought back a member that this log says was removed. That one may be the leader to catch up from.
 pub(super) fn gone(own: u64, cluster: &Cluster, configuration: &Configuration) -> BTreeSet<u64> {
     if !configuration.contains(own) {
         return BTreeSet::new();

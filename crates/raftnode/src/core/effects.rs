@@ -1,7 +1,8 @@
-//! What is to be done, as data: one [`Effects`] for each Ready, in stages.
+//! What a Ready asks for, as data: one [`Effects`] for each, in stages.
 //!
-//! The stages are the contracts seen as types. Whoever carries them out, threads or a simulator, has to keep what the
-//! stage's documentation says must precede it, and nothing else.
+//! The stages express the ordering contracts as types. Whoever carries them out, threads or a simulator, has to keep the
+//! order that each stage documents, and no other. These structs are deliberately exhaustive: a stage or field that a driver
+//! does not know must not be skipped silently.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,26 +15,26 @@ use crate::storage::SnapshotWish;
 use crate::wire::{Forward, ForwardReply};
 use crate::{ChangeMembersError, ProposeError, Quarantine, SnapshotMark, Vitals};
 
-/// The work of one Ready. Take the stages in this order: `now`, `persist`, then both others as they become due.
+/// The work of one Ready. Start `now` first, then `persist`; the other two become due as their documentation says.
 #[doc(alias = "Ready")]
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// At once.
+    /// To be done at once.
     pub now: Now,
-    /// To disk, in the order of their numbers.
+    /// To be written to disk, in the order of the stages' numbers.
     pub persist: Persist,
-    /// Once `persist` is durable and acknowledged: give it to [`Held`](crate::core::Held).
+    /// To be done when `persist` is durable and the core knows it: put it into [`Held`](crate::core::Held).
     pub after_persist: AfterPersist,
-    /// To the state machine, in order.
+    /// To be given to the state machine, in order.
     pub apply: ApplyStage,
 }
 
-/// What nothing has to precede. The role first (O1), the rest in any order.
+/// What need not wait for anything. The role comes first (O1), the rest in any order.
 #[derive(Debug, Default)]
 pub struct Now {
     /// Term, role or leader changed.
     pub role: Option<RoleChange>,
-    /// The index now known to be committed: the last of the entries to apply, or the snapshot. Never 0 (O28).
+    /// The index now known to be committed, if new: that of the last committed entry, or of the snapshot. Never 0 (O28).
     pub committed: Option<u64>,
     /// Reads whose round was confirmed: they may be served once their index is applied (O2, O24).
     pub reads: Option<ReadsConfirmed>,
@@ -41,22 +42,23 @@ pub struct Now {
     pub messages: Vec<Message>,
 }
 
-/// What is to be written, in this order: install, entries, hard state (O5), as one atomic unit.
+/// What is to be written as one atomic unit: install, entries, hard state, in this order (O5).
 ///
-/// If that is more than the log takes at once, the entries may be split, so that each part leaves a log that boots: the
-/// term with the first part, the commit index never beyond what is there.
+/// If the log cannot take that much at once, the entries may be split, as long as each part leaves a log that boots: the
+/// new term goes with the first part, and the commit index is never beyond the entries written so far.
 ///
-/// Report it with [`Core::handle_persisted`](crate::core::Core::handle_persisted) when it is durable, and everything
-/// before it; if `must_sync` is false, when it is written. A stage with nothing to write still has to be reported.
+/// Report it with [`Core::handle_persisted`](crate::core::Core::handle_persisted) when it, and everything before it, is
+/// durable; if `must_sync` is false, when it is written. A stage with nothing to write has to be reported too.
 #[derive(Debug, Default)]
 pub struct Persist {
-    /// Its place among all.
+    /// raft-rs's number of the Ready; stages are reported by it.
     pub number: u64,
-    /// A snapshot that is on disk already (O25): nothing of the log before it remains.
+    /// A leader's snapshot, whose file is on disk already (O25). It replaces the whole log.
     pub install: Option<SnapshotMark>,
-    /// Entries; the first may overwrite. The core serves them to raft-rs from the same memory.
+    /// Entries to append; the first may overwrite an earlier one, and then everything from there on. Shared with the tail
+    /// cache.
     pub entries: Arc<Vec<Entry>>,
-    /// Term, vote and commit.
+    /// Term, vote and commit, if they changed.
     pub hard_state: Option<HardState>,
     /// Whether it has to be durable before it is reported. If not, only the commit index changed.
     pub must_sync: bool,
@@ -81,17 +83,17 @@ pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
     entry.data.len() as u64 + 64
 }
 
-/// What must wait until `number` is durable, *and* the core has been told so (O7, O16).
+/// What has to wait until stage `number` is durable *and* the core has been told so (O7, O16).
 #[derive(Debug, Default)]
 pub struct AfterPersist {
     /// The persist stage that it belongs to.
     pub number: u64,
-    /// Everything that a follower or candidate says, and what a leader says whose term is not yet durable (O15).
+    /// All messages of a follower or candidate, and those of a leader whose own term is not durable yet (O15).
     pub messages: Vec<Message>,
-    /// The messages also wait until this conf change has been applied (O7). They may be votes, or ask for votes, and a member
-    /// that is slow to apply would count by the configuration that the change replaced.
+    /// The index of a conf change that has to be applied as well before the messages leave (O7): they may be votes or ask for
+    /// votes, which would otherwise be counted by the configuration that the change replaces.
     pub await_change: Option<u64>,
-    /// The state machine may begin to restore this snapshot: its mark is durable (O5).
+    /// The snapshot that the state machine is to restore then: its mark is durable (O5).
     pub restore: Option<Restore>,
 }
 
@@ -104,8 +106,8 @@ pub struct Restore {
     pub head: bytes::Bytes,
 }
 
-/// What may be applied: committed, and durable here (O3). In order, after everything handed over before; a conf change
-/// among it goes through [`Core::handle_change_committed`](crate::core::Core::handle_change_committed).
+/// Entries that may be applied: committed, and durable here (O3). Apply them in order, after all earlier ones; give
+/// each conf change among them to [`Core::handle_change_committed`](crate::core::Core::handle_change_committed) first.
 #[derive(Debug, Default)]
 pub struct ApplyStage {
     /// Committed entries.
@@ -130,7 +132,7 @@ pub struct ReadsConfirmed {
     pub index: u64,
 }
 
-/// What a change of the members came to, for the apply thread.
+/// The result of a committed change of the members, for the apply thread.
 #[derive(Clone, Debug)]
 pub struct MembersApplied {
     /// The members from here on.
@@ -144,7 +146,8 @@ pub struct MembersApplied {
 }
 
 impl MembersApplied {
-    /// Who was removed, and is in no half of the configuration: on every member the same, at the same entry.
+    /// The members that were removed and are in no half of the configuration. After the same entry the answer is the same
+    /// on every member.
     pub fn gone(&self) -> impl Iterator<Item = u64> {
         let conf = crate::convert::conf_state_to_record(&self.conf_state);
         let configuration = Configuration::from_conf_state(&conf).unwrap_or_default();
@@ -152,7 +155,7 @@ impl MembersApplied {
     }
 }
 
-/// What happened that is no effect of a Ready.
+/// Something that happened beside the effects of a Ready.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -184,23 +187,23 @@ pub enum Event {
         /// The members after it, or why they are as before.
         result: Result<Arc<Cluster>, ChangeMembersError>,
     },
-    /// A voter promised less than a lease takes, or as much as that again, when it last answered this leader; reads by
-    /// lease need a majority that does. Said when it changes, and not of those who always did.
+    /// A voter's promise, in its last answer to this leader, became too short for a lease, or long enough again; lease
+    /// reads need a majority that promises enough. Voters that always promised enough are not mentioned.
     Promise {
         /// Who.
         by: u64,
         /// For how long it withholds its vote.
         promise: Duration,
-        /// Whether that is as long as a lease takes, which is [`Config::promise`](crate::Config::promise).
+        /// Whether that is enough for a lease: at least [`Config::promise`](crate::Config::promise).
         enough: bool,
     },
-    /// The members changed; the transport has to follow.
+    /// The members changed: connect the transport accordingly.
     MembersChanged,
-    /// A follower needs a snapshot, and there is none that helps it.
+    /// A follower needs a snapshot, and none that is on offer would help it: take one.
     SnapshotWanted(SnapshotWish),
-    /// This node's log lost entries: it takes no part any more.
+    /// This node's log has lost entries that it had acknowledged: it no longer takes part in the cluster.
     Quarantined(Quarantine),
-    /// An applied change removed this node (O19): drive it no more, let its messages leave, stop.
+    /// An applied change removed this node (O19): stop driving it, let its last messages leave, and stop.
     Removed,
     /// The members and raft's configuration differ after this entry: end the node.
     Disagreement {

@@ -1,4 +1,4 @@
-//! What waits for the disk, and in which order it is let go.
+//! Messages and restores that wait for the disk, and the order in which they are released.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -7,7 +7,7 @@ use raft::eraftpb::{Message, MessageType};
 use super::AfterPersist;
 use crate::planted::planted;
 
-/// The *after persist* stages that are not due yet. First in, first out: a message never overtakes an earlier one.
+/// The *after persist* stages that are not due yet: a queue, so that no message overtakes an earlier one.
 ///
 /// ```
 /// use oarlock_raftnode::core::{AfterPersist, Held};
@@ -23,16 +23,17 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes a stage, unless there is nothing in it.
+    /// Adds a stage, unless it is empty.
     pub fn hold(&mut self, stage: AfterPersist) {
         if !stage.messages.is_empty() || stage.restore.is_some() || stage.await_change.is_some() {
             self.stages.push_back(stage);
         }
     }
 
-    /// The stages that are due, in order: acknowledged by [`Core::acknowledged`](super::Core::acknowledged), and the
-    /// conf change they await applied ([`Core::change_applied`](super::Core::change_applied)).
-    #[must_use = "what is released is to be sent, or restored"]
+    /// Removes and returns the stages that are due, in order: those up to number `acknowledged`
+    /// ([`Core::acknowledged`](super::Core::acknowledged)) whose conf change, if they await one, is applied
+    /// ([`Core::change_applied`](super::Core::change_applied)).
+    #[must_use = "the messages have to be sent, and the snapshot restored"]
     pub fn release(&mut self, acknowledged: u64, change_applied: u64) -> Vec<AfterPersist> {
         let due = self
             .stages
@@ -58,11 +59,12 @@ impl Held {
     }
 }
 
-/// Leaves out what must not or need not be sent; the order of the rest is unchanged (O10).
+/// Drops messages that must not or need not be sent; the order of the others is unchanged (O10).
 ///
-/// Messages to those who are [`gone`](super::Core::gone) go; of several append answers to the same member in the same term that accept, only
-/// the newest stays: it says all that the older ones said. Rejections carry what probing needs, and all stay. (etcd
-/// keeps one answer of a batch whatever it says and whomever it is for; raft-rs can batch several terms.)
+/// Dropped are messages to members that are [`gone`](super::Core::gone), and, of several accepting `MsgAppendResponse`s to
+/// the same member in the same term, all but the newest, which says all that the older ones say. Rejections carry what
+/// probing needs, so all of them stay. (etcd's `processMessages` keeps one response of a batch whatever it says and
+/// whomever it is for; raft-rs may put out responses of several terms together.)
 #[doc(alias = "processMessages")]
 #[must_use]
 pub fn prune_messages(mut messages: Vec<Message>, gone: &BTreeSet<u64>) -> Vec<Message> {

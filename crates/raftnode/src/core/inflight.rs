@@ -1,22 +1,22 @@
-//! What is under way to each follower, and who may be sent more.
+//! Flow control: which append messages are in flight to each follower, and who may be sent more.
 //!
-//! raft-rs 0.7 bounds the append messages to a follower by their count alone: 512 of 1 MiB are half a gigabyte, which
-//! one answer of a follower that is far behind makes it put out in a single step. etcd's raft has counted bytes too
-//! since 3.6 (`tracker/inflights.go`, `MaxInflightBytes`). Here that is built around raft-rs:
+//! raft-rs 0.7 limits append messages to a follower only by their number. 512 messages of 1 MiB are half a gigabyte, and
+//! raft-rs generates all of them in a single step when a follower that is far behind answers. etcd's raft has a limit in
+//! bytes as well since 3.6 (`tracker/inflights.go`, `MaxInflightBytes`). This module adds one around raft-rs:
 //!
-//! * Each append message is counted when raft-rs puts it out, and until the follower is known to have what is in it, or
-//!   has answered one that was sent after it: lanes keep their order, so it is not under way any more.
-//! * raft-rs sends by itself only to a follower that replicates, has room, and has been sent everything: then a step makes
-//!   at most one message for it, with what the step appended. For everybody else its window is shut (a capacity of 0, see
-//!   `adjust_max_inflight_msgs`), and the core sends on, a message at a time, for as long as there is room.
+//! * Each append message counts from when raft-rs generates it until the follower is known to have its entries, or has
+//!   answered a later message: lanes keep their order, so an earlier one is not in flight any more.
+//! * raft-rs may send by itself only to a follower that replicates, has room, and has been sent everything; then a step
+//!   generates at most one message for it, with what the step appended. For all others its own window is closed (its
+//!   capacity set to 0 by `adjust_max_inflight_msgs`), and the core sends one message after another while there is room.
 //!
-//! So there is never more than [`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) and one message under way
-//! to a follower; etcd's window overshoots by as much. One message is always allowed, however large.
+//! So at most [`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) and one message are in flight to a follower;
+//! etcd's window may overshoot by one message too. One message is always allowed, however large.
 //!
-//! A follower that answers heartbeats and no appends may have lost them all. For each heartbeat raft-rs would then send
-//! another message, or the same probe again. Here it is asked, by a message without entries, whether it has the last of what
-//! is under way (etcd since 3.6 does alike): either it has, or it says that everything before is lost. The question is not
-//! repeated until an election timeout later, for it may wait behind all the rest.
+//! A follower that answers heartbeats but no appends may have lost all of them. raft-rs would then send another message, or
+//! the same probe again, for each heartbeat that is answered. Here, as in etcd since 3.6, the follower is sent an append
+//! without entries that asks for the last entry in flight: it either has it, or its rejection says that everything sent is
+//! lost. The question may wait behind all that was sent before, so it is repeated only after an election timeout.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -33,33 +33,33 @@ use crate::planted::planted;
 pub(super) struct Inflight {
     max_messages: usize,
     max_bytes: u64,
-    /// So many heartbeats are answered before a question is taken for lost.
+    /// Answered heartbeats after which a question counts as lost, and is asked again: an election timeout's worth.
     patience: u32,
-    /// The term in which what is counted was sent; 0 while this node does not lead.
+    /// The term in which the messages counted here were sent; 0 while this node does not lead.
     term: u64,
-    /// How many of the messages that raft-rs has put out were looked at.
+    /// How many messages at the front of raft-rs's outgoing ones have been counted.
     seen: usize,
     windows: BTreeMap<u64, Window>,
     pauses: u64,
 }
 
-/// What is under way to one follower.
+/// The messages in flight to one follower.
 #[derive(Debug)]
 struct Window {
-    /// In order.
+    /// In the order in which they were sent.
     sent: VecDeque<Sent>,
     messages: usize,
     bytes: u64,
     /// raft-rs's own window is open.
     open: bool,
-    /// The index that raft-rs could not send, since this is open: the log begins later and no snapshot helps yet, or the
-    /// entries are being read. It tries again with each heartbeat that is answered; to be asked oftener helps nobody.
+    /// The next index, if raft-rs could not send it when asked to: the log begins later and there is no snapshot yet, or the
+    /// entries are still being read. raft-rs tries again with each answered heartbeat, so it is not asked before.
     stuck: Option<u64>,
-    /// Heartbeats that the follower has answered since this was shut, or since the last question.
+    /// Heartbeats that the follower has answered since the window was closed, or since the last question.
     heard: u32,
-    /// The index that was last asked after.
+    /// The index that the last question was about.
     asked: Option<u64>,
-    /// A probe left without its entries.
+    /// A probe was sent without its entries, because there was no room for them.
     hollow: bool,
 }
 
@@ -71,7 +71,7 @@ struct Sent {
     /// The index of its last entry, `prev` if it has none.
     last: u64,
     bytes: u64,
-    /// How often it was sent in a row, if it has none.
+    /// How many times in a row it was sent, if it has no entries.
     times: u32,
 }
 
@@ -100,8 +100,9 @@ impl Window {
         }
     }
 
-    /// The follower has everything up to `index`. If it says so of the message that ends there, it has had all that was
-    /// sent before; it may also say so of an earlier one, whose beginning it had committed: then `exact` is false.
+    /// The follower has everything up to `index`. If that is its answer to the message that ends at `index` (`exact`), all
+    /// messages before it have arrived too. A follower may also answer an earlier message with its commit index, which
+    /// says nothing about the others.
     fn accepted(&mut self, index: u64, exact: bool) {
         let asked = self.sent.iter().position(|sent| sent.last == index).filter(|_| exact);
         self.drop_through(asked.map_or(0, |at| at + 1));
@@ -118,7 +119,8 @@ impl Window {
         self.bytes -= bytes;
     }
 
-    /// The follower lacks the entry at `index`, after which a message began: that one and all before it are lost.
+    /// The follower rejected a message because it lacks the entry before it, at `index`: that message and all before it are
+    /// no longer in flight.
     fn refused(&mut self, index: u64) {
         match self.sent.iter().position(|sent| sent.prev == index) {
             Some(at) if self.sent[at].times > 1 => {
@@ -137,7 +139,7 @@ impl Window {
         }
     }
 
-    /// Whether to ask what has become of what was sent.
+    /// Whether it is time to ask whether what was sent has arrived.
     fn may_ask(&self, patience: u32) -> bool {
         let last = self.sent.back().map(|sent| sent.last);
         self.heard >= if last.is_some() && self.asked == last { patience } else { 1 }
@@ -161,7 +163,7 @@ impl Inflight {
         }
     }
 
-    /// Whom raft-rs sends to if this node leads.
+    /// Keeps a window for each other member of the configuration: all those that raft-rs may send to.
     pub(super) fn follow(&mut self, own: u64, configuration: &Configuration) {
         self.windows.retain(|id, _| configuration.contains(*id));
         for id in configuration.ids() {
@@ -171,12 +173,12 @@ impl Inflight {
         }
     }
 
-    /// The messages that raft-rs had put out were taken.
+    /// raft-rs's outgoing messages were taken out with a Ready.
     pub(super) const fn taken(&mut self) {
         self.seen = 0;
     }
 
-    /// How many messages, and how many bytes, are under way to `peer`.
+    /// How many messages, and how many bytes, are in flight to `peer`.
     pub(super) fn of(&self, peer: u64) -> (usize, u64) {
         self.windows.get(&peer).map_or((0, 0), |window| (window.messages, window.bytes))
     }
@@ -188,7 +190,7 @@ impl Inflight {
 }
 
 impl Core {
-    /// Times that a follower was sent nothing more, because as much was under way to it as may be
+    /// How many times sending to a follower was paused because the most that may be was in flight to it
     /// ([`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) or
     /// [`max_inflight_msgs`](crate::Config::max_inflight_msgs)).
     #[must_use]
@@ -196,7 +198,7 @@ impl Core {
         self.inflight.pauses
     }
 
-    /// Before raft-rs gets an answer of a follower.
+    /// Accounts for a follower's answer; to be called before raft-rs gets it.
     pub(super) fn note_answer(&mut self, message: &Message) {
         let (raft, from) = (&self.raw.raft, message.from);
         if raft.state != StateRole::Leader || message.term != raft.term {
@@ -211,11 +213,11 @@ impl Core {
                 if message.reject {
                     window.refused(index);
                 } else {
-                    // What it had committed it says without looking, and of a snapshot it does not say what it has.
+                    // Entries up to its commit index a follower does not compare; after a snapshot it names no commit index.
                     let looked = (1..index).contains(&message.commit);
                     window.accepted(index, looked && index > progress.matched);
                 }
-                // raft-rs sends on at once, all that its window holds.
+                // Otherwise raft-rs would send all that its own window allows at once.
                 let all_sent = progress.state == ProgressState::Replicate
                     && progress.next_idx > raft.raft_log.last_index();
                 if !all_sent {
@@ -226,7 +228,7 @@ impl Core {
         }
     }
 
-    /// Counts what raft-rs has put out, and sends on to those who have room.
+    /// Counts raft-rs's new outgoing messages, and sends more to the followers that have room.
     pub(super) fn pace(&mut self) {
         let (state, term) = (self.raw.raft.state, self.raw.raft.term);
         let term = if state == StateRole::Leader { term } else { 0 };
@@ -244,7 +246,7 @@ impl Core {
         }
     }
 
-    /// raft-rs keeps capacities from one term to the next, unless a snapshot came in between.
+    /// Starts over with open windows: raft-rs keeps capacities from one term to the next, unless a snapshot came in between.
     fn begin_inflight(&mut self, term: u64) {
         self.inflight.term = term;
         for (id, window) in &mut self.inflight.windows {
@@ -278,7 +280,7 @@ impl Core {
         self.raw.raft.msgs = messages;
     }
 
-    /// Whether the message is to be sent.
+    /// Counts a message, and may replace it by a question. Returns whether it is to be sent.
     fn count_one(&mut self, message: &mut Message) -> bool {
         let to = message.to;
         if message.get_msg_type() != MessageType::MsgAppend {
@@ -336,7 +338,7 @@ impl Core {
                         }
                     }
                     self.open(to);
-                    // It says at least what is committed, as raft-rs does when it goes on after a pause.
+                    // Even without entries it carries the commit index, as raft-rs's own message after a pause does.
                     self.raw.raft.send_append(to);
                     self.count_sent();
                     let sent = self.raw.raft.prs().get(to);
@@ -360,7 +362,7 @@ impl Core {
         }
     }
 
-    /// There is room for the entries of a probe that had left without.
+    /// Sends the entries of a probe that had to leave without them, if there is room now.
     fn fill_probe(&mut self, to: u64, full: bool) {
         if let Some(window) = self.inflight.windows.get_mut(&to)
             && window.hollow
@@ -375,7 +377,7 @@ impl Core {
         }
     }
 
-    /// As much is under way as may be. If the follower lives and says nothing of it, that may be lost.
+    /// The window is full. If the follower answers heartbeats and nothing else, what was sent may be lost: ask.
     fn ask(&mut self, to: u64) {
         let Some(window) = self.inflight.windows.get_mut(&to) else { return };
         if !window.may_ask(self.inflight.patience) || planted("lost-appends-are-waited-for") {
@@ -394,7 +396,7 @@ impl Core {
         self.count_sent();
     }
 
-    /// Whether the follower has the last of what was sent to it, and so all of it.
+    /// An append without entries after the last entry in flight: the answer tells whether everything has arrived.
     fn question(&self, to: u64) -> Option<Message> {
         let raft = &self.raw.raft;
         let index = self.inflight.windows.get(&to)?.sent.back()?.last;

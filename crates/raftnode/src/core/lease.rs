@@ -1,32 +1,32 @@
-//! Reads within a lease: answered by the leader alone, while nobody else can lead (Raft thesis, section 6.4.1).
+//! Lease reads: the leader answers alone while nobody else can lead (Raft thesis, section 6.4.1).
 //!
-//! raft-rs's own `ReadOnlyOption::LeaseBased` is not used. It takes *check-quorum has not deposed me yet* for a lease. That
-//! check looks back once in an election timeout, so a leader that was cut off goes on for up to two, while a successor needs
-//! only one; and neither a transfer of leadership nor a member that restarts, and has forgotten to whom it listened, is
-//! taken into account. Such a read can be stale with perfect clocks.
+//! raft-rs's own `ReadOnlyOption::LeaseBased` is not used: it treats *check-quorum has not deposed me yet* as a lease.
+//! Check-quorum looks back once per election timeout, so a leader that was cut off goes on for up to two of them, while a
+//! successor needs only one. Nor does it consider transfers of leadership, or members that restart and forget which leader
+//! they heard. Such a read can be stale even with perfect clocks.
 //!
-//! Here a lease is what a round of reads (O24) leaves behind. The heartbeats of the round left after time `t`, when it was
-//! asked. Each voter's answer says for how long, from when it heard the heartbeat and by its own clock, it gives its vote to
-//! nobody else. When a majority has promised long enough, then until `t` plus a bit less than that, by the leader's clock,
-//! nobody else can have been elected: whoever was would have had the vote of one of them. So whatever is committed is
-//! committed here. Others need not promise anything. To hold, it takes:
+//! Here a lease is a by-product of a round of reads (O24) that begins at time `t`. Its heartbeats leave after `t`, and each
+//! voter's answer promises for how long, from when it heard the heartbeat and by its own clock, it votes for nobody else.
+//! Once a majority has promised at least `p`, nobody else can be elected before `t + p` (less an allowance, by the leader's
+//! clock), because a winner would need the vote of one of that majority. Until then everything committed anywhere was
+//! committed by this leader. For this to hold:
 //!
-//! * allowance for ticks, in which members count what they promise ([`SLACK`]), and for clocks that differ in speed as much
-//!   as the configuration says;
-//! * votes withheld by each member itself, and not by raft-rs, which forgets its leader whenever a message of a later term
-//!   arrives: after every message of its leader, and after a restart ([`Lease::heard`], [`Lease::new`]);
-//! * promises that are durable before they are given. A member may start again with leases off or a shorter timeout, and
-//!   whoever holds the lease may be the last to hear of it. So the longest promise is on disk
-//!   ([`Recovered::promise`]), and kept first, whatever the configuration says now. It is also why the
-//!   promise is part of the answer, and not of the handshake: it binds the very life that gave the answer, and those after it;
-//! * no campaign before its time: neither on request, nor of a voter that takes itself for the only one (the change that
-//!   added another may be known to it no more: a commit index is not synced), nor by ticks that have not passed, nor by a
-//!   timeout that is shorter than an old promise;
-//! * no lease in a term in which a transfer was begun, for its target campaigns at once and is voted for, and the message
-//!   that tells it to may arrive at any time;
-//! * no lease across a change of the configuration, in which the answers might be no majority;
-//! * answers to this very try of the round, in this term: an earlier try was heard before `t`, and in a later term others
-//!   have led.
+//! * The lease is shorter than the promises: members count them in ticks, which may be off by [`SLACK`], and clocks may
+//!   differ in speed by as much as the configuration says.
+//! * Each member withholds its vote itself, after every message of its leader and after a restart ([`Lease::heard`],
+//!   [`Lease::new`]). raft-rs cannot be relied on: it forgets its leader when it sees a later term.
+//! * A promise is durable before it is given. A member may restart with leases off or a shorter timeout, and the holder of
+//!   the lease may be the last to know. So the longest promise ever given is on disk ([`Recovered::promise`]), and
+//!   outlives any change of the configuration. The promise is part of each answer, not of the handshake, so it
+//!   binds exactly the incarnation that gave the answer, and the later ones.
+//! * While a member is bound by a promise it does not campaign: not on request, not because it believes itself the only
+//!   voter (it may have forgotten the change that added another: a commit index is not synced), not by ticks that were
+//!   skipped ahead, and not by an election timeout shorter than an old promise.
+//! * There is no lease in a term in which a transfer of leadership was started: its target campaigns at once, all vote for
+//!   it, and the message that makes it do so may arrive at any time.
+//! * There is no lease across a change of the configuration, by which the answers may not be a majority.
+//! * Only answers to the newest try of the round in this term count. An earlier try was heard before `t`, and in a later
+//!   term another leader has been elected in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,29 +41,30 @@ use crate::bootstrap::Recovered;
 use crate::planted::planted;
 use crate::wire::{self, Refused};
 
-/// Ticks by which a member's election timeout may be shorter than its intervals add up to: the tick under way, one
-/// that is late, one that is made up for, and two after a snapshot (O17).
+/// Ticks by which a member's election timeout may be shorter than that many heartbeat intervals: the tick in progress, one
+/// that is late, one that is made up for, and two that are made up for after a snapshot (O17).
 pub(crate) const SLACK: u32 = 5;
 
-/// What this node promises as a follower, and was promised as a leader.
+/// What this node has promised as a follower, and what it was promised as a leader.
 #[derive(Debug)]
 pub(super) struct Lease {
     id: u64,
-    /// How long one lasts; zero for never.
+    /// How long a lease lasts; zero without lease reads.
     length: Duration,
-    /// What this node promises, and what a lease takes of others; zero for nothing.
+    /// What this node promises, and demands of others as a leader; zero without lease reads.
     promise: Duration,
     election_ticks: u32,
-    /// What time it is.
+    /// The time, as last set by [`Core::set_time`].
     now: Duration,
-    /// The last try of a round that began as a leader.
+    /// The newest try of a round of reads, while its answers come in.
     asked: Option<Asked>,
+    /// The lease in force, if it has not run out.
     held: Option<Terms>,
-    /// A transfer was begun in this term.
+    /// The term in which a transfer of leadership was last started.
     transfer: u64,
     /// Ticks for which this node still votes for nobody but its leader.
     bound: u32,
-    /// What others promised when they last answered.
+    /// What other members promised in their last answers.
     promises: BTreeMap<u64, Duration>,
 }
 
@@ -71,22 +72,22 @@ pub(super) struct Lease {
 struct Asked {
     context: Vec<u8>,
     terms: Terms,
-    /// Voters that answered with a promise that is long enough.
+    /// Voters whose answer promised enough.
     answered: BTreeSet<u64>,
 }
 
-/// What a lease rests on.
+/// The conditions under which a round began; a lease ends when one of them no longer holds.
 #[derive(Clone, Copy, Debug)]
 struct Terms {
     term: u64,
-    /// The last conf change that had been judged.
+    /// Index of the newest conf change applied then.
     change: u64,
-    /// When the round began.
+    /// The time then.
     from: Duration,
 }
 
 impl Lease {
-    /// A node that ran before may have promised something that it does not remember, but its log does.
+    /// A node that ran before may be bound by a promise that only its log remembers.
     pub(super) fn new(config: &Config, recovered: &Recovered) -> Self {
         let promise = config.promise();
         let durable = recovered.promised >= promise || planted("promise-not-yet-durable");
@@ -117,7 +118,7 @@ impl Lease {
         self.transfer = term;
     }
 
-    /// The leader has spoken: the promise begins anew.
+    /// The leader was heard: the promise starts over.
     fn heard(&mut self) {
         if self.is_on() && !planted("promise-not-renewed") {
             self.bound = self.bound.max(self.election_ticks);
@@ -133,7 +134,7 @@ impl Lease {
         self.bound
     }
 
-    /// Says so in the answers to the leader's heartbeats.
+    /// Puts this node's promise into its answers to heartbeats.
     pub(super) fn promise(&self, messages: &mut [Message]) {
         for message in messages {
             if self.is_on() && message.get_msg_type() == MessageType::MsgHeartbeatResponse {
@@ -142,7 +143,7 @@ impl Lease {
         }
     }
 
-    /// In milliseconds, what somebody promised last.
+    /// What a member promised last, in milliseconds.
     pub(super) fn promise_of(&self, id: u64) -> u64 {
         let promise = if id == self.id { Some(&self.promise) } else { self.promises.get(&id) };
         promise.map_or(0, |promise| u64::try_from(promise.as_millis()).unwrap_or(u64::MAX))
@@ -153,7 +154,7 @@ impl Lease {
     }
 }
 
-/// As many ticks as surely last that long.
+/// A number of ticks that is certain to last as long as the promise.
 fn ticks(promise: Duration, config: &Config) -> u32 {
     let interval = config.heartbeat_interval.as_nanos();
     if promise.is_zero() {
@@ -167,17 +168,18 @@ fn ticks(promise: Duration, config: &Config) -> u32 {
 }
 
 impl Core {
-    /// What time it is, by a monotonic clock that began at any instant. Only leases ask for it.
+    /// Sets the time, by a monotonic clock with any origin. Only leases use it.
     ///
-    /// Say it before what arrived is handled, and let it be a time at which all of that had arrived: a read is answered if
-    /// the lease is in force at this time, and must see everything that was answered before it was asked. That this is a
-    /// little earlier than now does no harm: a lease also begins at this time, before its heartbeats leave.
+    /// Call it before handling what has arrived, with a time at which all of it had arrived. A lease read is answered if the
+    /// lease is in force at this time, so with an earlier time it might miss writes that were answered before the read was
+    /// asked. A time a little in the past does no harm otherwise: a lease starts at this time too, before its heartbeats
+    /// leave.
     pub const fn set_time(&mut self, now: Duration) {
         self.lease.now = now;
     }
 
-    /// Whether this node has promised its leader to vote for nobody else yet, and not to campaign. Until then ticks must
-    /// last as long as they do by the clock.
+    /// Whether a promise to a leader is in force: this node votes for nobody else and does not campaign. Meanwhile ticks must
+    /// not be skipped ahead, because the promise is counted in ticks.
     #[must_use]
     pub const fn is_bound(&self) -> bool {
         self.lease.bound > 0
@@ -189,9 +191,9 @@ impl Core {
             && !(planted("lone-voter-forgets-its-promise") && self.is_sole_voter())
     }
 
-    /// If this node leads, and nobody else can: the index that a linearizable read needs, without a round. `None` when it
-    /// takes one ([`handle_read`](Self::handle_read)), which may begin another lease. Always so without
-    /// [`Config::lease_reads`](crate::Config::lease_reads), on followers, and as long as no majority promises enough.
+    /// The index for a linearizable read, if this node holds a lease. `None` if the read needs a round
+    /// ([`handle_read`](Self::handle_read)), which may start the next lease: so always without
+    /// [`Config::lease_reads`](crate::Config::lease_reads), on followers, and while no majority promises enough.
     pub fn lease_read(&mut self) -> Option<u64> {
         let terms = self.lease.held?;
         if !self.is_leased() {
@@ -199,7 +201,7 @@ impl Core {
             return None;
         }
         if self.lease.now.saturating_sub(terms.from) >= self.lease.length / 2 {
-            self.reads.renew(); // so that a steady stream of reads never waits
+            self.reads.renew(); // half of it is over: renew in time, so that a steady stream of reads never waits
         }
         Some(self.raw.raft.raft_log.committed)
     }
@@ -209,7 +211,7 @@ impl Core {
         held.is_some_and(|terms| now.saturating_sub(terms.from) < *length && self.hold(&terms))
     }
 
-    /// Whether what was true when the round began still is.
+    /// Whether the conditions under which the round began still hold.
     fn hold(&self, terms: &Terms) -> bool {
         let raft = &self.raw.raft;
         raft.state == StateRole::Leader
@@ -221,17 +223,17 @@ impl Core {
             && (!self.configuration.is_joint() || planted("lease-while-joint"))
     }
 
-    /// A try of a round begins.
+    /// A try of a round of reads is sent.
     pub(super) fn lease_asked(&mut self, context: &[u8]) {
         let terms =
             Terms { term: self.raw.raft.term, change: self.change_applied(), from: self.lease.now };
         let asks = self.lease.is_on() && self.hold(&terms);
         let (context, answered) = (context.to_vec(), BTreeSet::new());
         self.lease.asked = asks.then_some(Asked { context, terms, answered });
-        self.lease_answered(); // the only voter has all the answers it needs
+        self.lease_answered(); // a sole voter needs no answers
     }
 
-    /// A lease begins when a majority of the voters has promised enough in answer to the last try.
+    /// Starts a lease once a majority of the voters has promised enough in answer to the newest try.
     fn lease_answered(&mut self) {
         let Some(Asked { terms, answered, .. }) = &self.lease.asked else { return };
         let voters = self.configuration.voters();
@@ -245,7 +247,7 @@ impl Core {
         }
     }
 
-    /// A voter has answered a heartbeat, and says how long it withholds its vote.
+    /// Takes note of the promise in a voter's answer to a heartbeat.
     pub(super) fn promise_heard(&mut self, message: &Message) {
         let Message { from, .. } = *message;
         if message.get_msg_type() != MessageType::MsgHeartbeatResponse
@@ -271,7 +273,7 @@ impl Core {
         }
     }
 
-    /// Refuses a vote that was promised not to be given, and takes note of a leader that speaks.
+    /// Refuses to vote while a promise forbids it, and renews the promise when the leader is heard.
     pub(super) fn keep_promise(&mut self, message: &Message) -> Result<(), StepError> {
         match message.get_msg_type() {
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote

@@ -8,8 +8,8 @@ use crate::Quarantine;
 use crate::planted::planted;
 use crate::wire::{Refused, View, validate};
 
-/// Rounds of reads that raft-rs remembers for others until a majority has answered. A member asks for one at a time, and
-/// again when it takes long.
+/// Rounds of reads that a leader may have open for other members. Each asks for one at a time, and again when that takes
+/// long; raft-rs keeps all of them until a majority has answered.
 const MAX_READ_ROUNDS: usize = 1024;
 
 /// Why a message was not given to raft-rs.
@@ -22,13 +22,13 @@ pub enum StepError {
     /// Too much is unsynced or unapplied: the leader repeats it.
     #[error("too much is waiting; the leader will repeat it")]
     Shed,
-    /// The node takes no part: it is in quarantine, or was removed.
+    /// The node takes no part in the cluster: it is in quarantine, or was removed.
     #[error("the node takes no part")]
     Inert,
-    /// raft-rs had no use for it.
+    /// raft-rs did not accept it.
     #[error("raft: {0}")]
     Raft(#[from] raft::Error),
-    /// A snapshot that brings nothing new, or that cannot be taken now.
+    /// A snapshot that is not ahead of this log.
     #[error("the snapshot is not ahead of this log")]
     Stale,
     /// A snapshot from before this node was added: raft-rs ignores it.
@@ -37,15 +37,15 @@ pub enum StepError {
 }
 
 impl Core {
-    /// A message from a peer, which the transport says it is. Never a snapshot: see
+    /// A message from peer `from`, as the transport has authenticated it; not a `MsgSnapshot`, for which see
     /// [`handle_snapshot`](Self::handle_snapshot).
     ///
     /// # Errors
-    /// Why raft-rs did not get it. [`Refused::LogLost`] puts the node into quarantine.
+    /// Why it was not given to raft-rs. [`Refused::LogLost`] puts the node into quarantine.
     pub fn handle_message(&mut self, from: u64, message: Message) -> Result<(), StepError> {
         self.check(from, &message)?;
         if message.get_msg_type() == MessageType::MsgSnapshot {
-            return Err(StepError::Stale); // its content is not on our disk (O25)
+            return Err(StepError::Stale); // without its content on disk it must not be stepped (O25)
         }
         if message.get_msg_type() == MessageType::MsgAppend
             && !message.entries.is_empty()
@@ -69,18 +69,18 @@ impl Core {
         Ok(self.raw.step(message)?)
     }
 
-    /// To be called before anything that may make raft-rs count the conf changes still to be applied, which it does when it
-    /// campaigns and when a vote tells it of a commit. The view answers from a list of its own, and has to know whether raft-rs
-    /// holds entries beyond it.
+    /// Tells the log view whether raft-rs holds entries that the view has not seen. Call it before anything that may make
+    /// raft-rs count unapplied conf changes (campaigning, and votes that carry a commit index): the view answers that from
+    /// a list of its own.
     pub(super) fn tell_view(&mut self) {
         let more = !self.raw.raft.raft_log.unstable.entries.is_empty();
         self.raw.mut_store().set_more(more);
     }
 
-    /// A leader's snapshot whose file is whole, verified and durable (O25).
+    /// A `MsgSnapshot` whose content has been received completely, verified and made durable (O25).
     ///
     /// # Errors
-    /// Why it was not taken; [`StepError::Stale`] if the log is that far already.
+    /// Why it was not accepted; [`StepError::Stale`] if the log already has what it holds.
     pub fn handle_snapshot(&mut self, from: u64, message: Message) -> Result<(), StepError> {
         self.check(from, &message)?;
         self.keep_promise(&message)?;
@@ -92,8 +92,8 @@ impl Core {
             return Err(StepError::Stale);
         }
         if self.installing() || self.applied < self.pipeline.committed {
-            // raft-rs takes the snapshot's configuration over at once; conf changes that are still to be applied, behind an
-            // earlier snapshot perhaps, would then be made to it. The leader sends another one (O17).
+            // raft-rs adopts the snapshot's configuration at once. Conf changes that are committed and not applied yet would
+            // then be applied on top of it. The leader sends the snapshot again (O17).
             return Err(Refused::NotNow("entries before the snapshot are being applied").into());
         }
         self.raw.step(message)?;
@@ -136,14 +136,14 @@ impl Core {
         Ok(())
     }
 
-    /// Something for this peer was lost: go slower until it answers.
+    /// A message to this peer was lost: raft-rs probes until it answers.
     pub fn handle_unreachable(&mut self, peer: u64) {
         if self.is_driven() {
             self.raw.report_unreachable(peer);
         }
     }
 
-    /// Sending a snapshot ended: it was accepted, or it was not, or never left (O10, O25).
+    /// Sending a snapshot has ended: `accepted` by the receiver, or not, for whatever reason (O10, O25).
     pub fn handle_snapshot_sent(&mut self, peer: u64, accepted: bool) {
         if self.is_driven() {
             let status = if accepted { SnapshotStatus::Finish } else { SnapshotStatus::Failure };

@@ -46,23 +46,61 @@ mod stall;
 mod status;
 mod ticks;
 
-/// What a node decides.
+/// The deterministic part of a node: raft-rs's `RawNode`, and every decision around it.
 ///
 /// # How to drive it
 ///
-/// 1. Call `handle_*` for whatever arrived, in any number.
-/// 2. Call [`poll_effects`](Self::poll_effects) until it gives `None`, and begin to carry out each [`Effects`] before
-///    the next call: [`now`](Effects::now) first. What is not finished is reported later:
+/// 1. Call `handle_*` for everything that has arrived.
+/// 2. Call [`poll_effects`](Self::poll_effects) until it returns `None`. Start to carry out each [`Effects`] before the
+///    next call, [`now`](Effects::now) first. Report what finishes later:
 ///    [`handle_persisted`](Self::handle_persisted), [`handle_change_committed`](Self::handle_change_committed),
 ///    [`handle_applied`](Self::handle_applied), [`handle_restored`](Self::handle_restored).
-/// 3. Call [`poll_event`](Self::poll_event) and [`poll_fetch`](Self::poll_fetch) until they give `None`, and have read what
-///    the latter asks for by somebody who may wait for a disk; or call [`fetch_inline`](Self::fetch_inline), and go back to 2 if that did anything. If [`hold_apply`](Self::hold_apply) was on and is off
-///    again, call [`poll_apply`](Self::poll_apply) until it gives `None`.
-/// 4. After `handle_persisted` or `handle_change_committed`, and before anything else, release from [`Held`] what has
-///    become due (O7, O16).
+/// 3. Call [`poll_event`](Self::poll_event) until it returns `None`, and [`poll_fetch`](Self::poll_fetch) likewise; let a
+///    thread that may wait for a disk do these reads, or call [`fetch_inline`](Self::fetch_inline) and go back to 2 if it
+///    returned true. If [`hold_apply`](Self::hold_apply) was on and is off again, call
+///    [`poll_apply`](Self::poll_apply) until it returns `None`.
+/// 4. After `handle_persisted` or `handle_change_committed`, before anything else, release from [`Held`] what has become
+///    due (O7, O16).
 ///
-/// Any number of persist stages may be under way at once. They are reported in order, several at a time as one
-/// pleases. No call blocks, and none panics unless raft-rs does: that ends the node, not the process.
+/// Any number of persist stages may be in flight at once. Report them in order, one by one or several at a time. No call
+/// blocks. A call panics only if raft-rs does; catch that around the whole loop, and end the node.
+///
+/// A member alone, driven synchronously:
+///
+/// ```
+/// use oarlock_raftnode::core::{Core, Effects, Held};
+/// use oarlock_raftnode::{Config, LogBatch, LogError, LogStore, MemStore, Role, raft::eraftpb::EntryType};
+/// # use oarlock_raftnode::{MemSnapshots, bootstrap::{Boot, boot}, membership::Cluster};
+/// fn drive(core: &mut Core, log: &mut MemStore, held: &mut Held) -> Result<(), LogError> {
+///     while let Some(Effects { now: _, persist, after_persist, apply }) = core.poll_effects()? {
+///         // Publish the role, send `now.messages`, answer `now.reads` here.
+///         let (entries, hard_state) = (&persist.entries[..], persist.hard_state);
+///         log.append(&LogBatch { entries, hard_state, ..LogBatch::default() })?;
+///         log.sync()?;
+///         held.hold(after_persist);
+///         core.handle_persisted(persist.number);
+///         for _due in held.release(core.acknowledged(), core.change_applied()) {} // send its messages
+///         for entry in &apply.entries {
+///             if entry.get_entry_type() != EntryType::EntryNormal {
+///                 let _members = core.handle_change_committed(entry);
+///             } // else it is for the state machine
+///             core.handle_applied(entry.index);
+///         }
+///     }
+///     Ok(())
+/// }
+/// # let cluster = Cluster::from_initial("token", &[("a", ["http://127.0.0.1:2380"])])?;
+/// # let id = cluster.member_by_name("a").expect("it is listed").id;
+/// # let mut log = MemStore::new();
+/// # let recovered = boot(&mut log, &MemSnapshots::new(), &Boot::New { id, cluster })?;
+/// let view = recovered.view(log.reader(), 64 << 20)?;
+/// let (mut core, mut held) = (Core::new(&Config::new(), &recovered, view)?, Held::default());
+/// drive(&mut core, &mut log, &mut held)?; // applies the entry that founded the cluster
+/// core.handle_campaign();
+/// drive(&mut core, &mut log, &mut held)?; // votes for itself, and commits the first entry of its term
+/// assert_eq!((core.vitals().role, core.applied()), (Role::Leader, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Core {
     raw: RawNode<LogView>,
     max_msg_bytes: u64,
@@ -70,14 +108,16 @@ pub struct Core {
     max_apply_bytes: u64,
     cluster: Arc<Cluster>,
     configuration: Configuration,
-    /// Removed for good, and not needed any more: a joint configuration needs those whom it removes until it is left.
+    /// Members that were removed and are in no half of the configuration: a joint one needs those whom it removes until
+    /// it is left. Nothing is sent to them.
     gone: BTreeSet<u64>,
     /// The births that members have published, by member.
     births: BTreeMap<u64, u64>,
     /// This node is in raft's configuration.
     present: bool,
     removed: bool,
-    /// The rescue that the log holds. Until its orders are applied, a removal is not the last word.
+    /// The newest rescue (forced standalone restart) in the log, or 0. Until its entries are applied, a removal of this
+    /// member may still be undone by them.
     rescue_epoch: u64,
     quarantined: Option<Quarantine>,
 
@@ -91,9 +131,9 @@ pub struct Core {
     lease: lease::Lease,
 
     applied: u64,
-    /// The last leader known, whoever leads now.
+    /// The last leader known, even if none is known now.
     last_leader: u64,
-    /// Term, role and leader as last said in an effect.
+    /// Term, role and leader as last published by an effect.
     last_role: (u64, Role, u64),
     pressure: Option<Busy>,
     events: VecDeque<Event>,
@@ -106,13 +146,13 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    /// A core that goes on where the log ends. All of what `recovered` says is durable (O20).
+    /// A core that continues where the log ends. Everything in `recovered` is durable (O20).
     ///
-    /// `view` reads the log, and offers the snapshot that the log begins with, if there is one.
+    /// `view` reads the log and offers followers the snapshot that the log begins with, if there is one.
     ///
     /// # Errors
-    /// [`StartError::Config`], and [`StartError::Raft`] if raft-rs refuses what was recovered; the boot checks should
-    /// have found that before.
+    /// [`StartError::Config`]; [`StartError::Raft`] if raft-rs refuses what was recovered, which the boot checks should have
+    /// found before.
     pub fn new(
         config: &Config,
         recovered: &Recovered,
@@ -142,7 +182,7 @@ impl Core {
             Configuration::from_conf_state(&conf_state).map_err(|error| refused(&error))?;
         let logger = crate::raft_logger(slog::o!());
         let raw = RawNode::new(&raft_config, view, &logger).map_err(|error| refused(&error))?;
-        // The birth is random; the incarnation makes every start another.
+        // Random for each data directory, and different at each start.
         let drawn = recovered.birth.rotate_left(32) ^ recovered.incarnation;
         let seed = config.seed.unwrap_or(drawn) ^ recovered.id;
         let mut inflight = inflight::Inflight::new(config);
@@ -180,7 +220,8 @@ impl Core {
         })
     }
 
-    /// An own snapshot and its mark are durable: followers can have it. `head` travels with it.
+    /// A snapshot of this node's own state, and its mark in the log, are durable: it can be sent to followers. `head` is
+    /// what travels in the message, see [`SnapshotHead::announce`](crate::SnapshotHead::announce).
     pub fn handle_snapshot_ready(&mut self, mark: SnapshotMark, head: bytes::Bytes) {
         assert!(
             mark.index <= self.pipeline.durable_index() || planted("snapshot-before-it-is-durable"),
@@ -189,8 +230,8 @@ impl Core {
         self.raw.mut_store().set_snapshot(mark, head);
     }
 
-    /// Entries up to `index` are not needed any more. Never beyond what is applied (O18); returns the index that was
-    /// taken, so that the log itself can release what lies before the next.
+    /// Compacts raft's view of the log: entries up to `index`, or to what is applied if that is less (O18), are not needed
+    /// any more. Returns the index that it was compacted to, for the log to release as much.
     ///
     /// # Errors
     /// The log could not be read.
@@ -204,10 +245,10 @@ impl Core {
         Ok(index)
     }
 
-    /// Hands leadership over to `to`.
+    /// Starts to hand leadership over to `to`. Whether `to` takes over shows in a later change of the leader.
     ///
     /// # Errors
-    /// This node does not lead, or `to` cannot. Whether `to` takes over shows in the role later.
+    /// This node does not lead, or `to` is no voter.
     pub fn handle_transfer(&mut self, to: u64) -> Result<(), TransferError> {
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader || !self.is_driven() {
@@ -227,14 +268,14 @@ impl Core {
         self.raw.transfer_leader(to);
     }
 
-    /// Too much is under way: as a leader refuse proposals for this reason, as a follower leave appends to be
-    /// repeated. `None` when it is no longer so.
+    /// Sets or clears back-pressure. While it is set, a leader refuses proposals for this reason, and a follower drops
+    /// appends, which its leader sends again.
     pub const fn set_pressure(&mut self, pressure: Option<Busy>) {
         self.pressure = pressure;
     }
 
-    /// What happened beside the effects.
-    #[must_use = "what it says does not come again"]
+    /// The next thing that happened and is no effect of a Ready; `None` when there is none for now.
+    #[must_use = "an event is returned once"]
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some(wish) = self.raw.mut_store().take_snapshot_wish() {
             self.events.push_back(Event::SnapshotWanted(wish));
@@ -242,12 +283,12 @@ impl Core {
         self.events.pop_front()
     }
 
-    /// The error that made raft-rs panic, if storage was the reason.
+    /// The storage error behind a panic of raft-rs, if there was one: ask after a panic was caught.
     pub fn take_storage_error(&mut self) -> Option<LogError> {
         self.raw.mut_store().take_error()
     }
 
-    /// Whether the node takes part: neither removed nor in quarantine.
+    /// Whether the node takes part in the cluster: it is neither removed nor in quarantine.
     #[must_use]
     pub const fn is_driven(&self) -> bool {
         !self.removed && self.quarantined.is_none()
@@ -265,7 +306,7 @@ impl Core {
         &self.cluster
     }
 
-    /// Those with whom nothing is spoken any more: removed, and in no half of the configuration.
+    /// Members that were removed and are in no half of the configuration: nothing is sent to them any more.
     #[must_use]
     pub const fn gone(&self) -> &BTreeSet<u64> {
         &self.gone

@@ -1,9 +1,9 @@
-//! Proposals: batched on the leader (O21), handed to it once by everybody else (O22).
+//! Proposals: appended in batches on the leader (O21), forwarded to it by everybody else (O22).
 //!
-//! They are handed on again only when it is certain that nothing came of it before. Either the leader has said so; or
-//! an entry of a later term is committed, and the log up to it does not hold the proposal: a leader appends what was
-//! forwarded to it in the term that the forward names and in no other, so it never will. What was under way when a
-//! leader died is thus appended by the next one, and nobody has to wait for a deadline.
+//! A proposal is forwarded again only when it is certain that the previous attempt came to nothing. Either the leader
+//! refused it, or an entry of a later term is committed and the log up to there does not hold the proposal: a leader
+//! appends a forwarded proposal only in the term that the forward names, so it never will. So what was in flight when a
+//! leader died goes to the next one, without waiting for a deadline.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,26 +23,26 @@ mod places;
 use forwards::reason_of;
 use places::{Place, Places};
 
-/// Entries in one MsgPropose.
+/// Entries in one MsgPropose, so that one step of raft-rs stays short.
 const MAX_BATCH: usize = 4096;
-/// Conf changes that wait for an earlier one to be applied.
+/// Conf changes that may wait for an earlier one to be applied. Far more than anybody has reason to ask for at once.
 const MAX_CHANGES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Proposals {
     max_waiting: usize,
-    /// Not yet appended or handed on, in order.
+    /// Not yet appended or forwarded, in order.
     waiting: VecDeque<Queued>,
-    /// Empty: kept for its room, for batches may be large.
+    /// Always empty between calls; kept for its capacity.
     batch: Vec<Queued>,
-    /// Conf changes likewise: one at a time, and they must not hold up the others.
+    /// The same for conf changes: they are appended one at a time, and must not hold up the others.
     changes: VecDeque<Queued>,
-    /// Handed to this leader and not answered; kept, in case that it refuses.
+    /// Forwarded and not answered, with the leader they were sent to; kept in case they have to be sent again.
     forwarded: BTreeMap<ProposalId, (u64, Forward)>,
-    /// The leader, and the term, that has refused because it does not lead: nothing is forwarded to it again.
+    /// A leader and term that answered *not leader*: nothing more is forwarded to it in that term.
     deposed: (u64, u64),
-    /// This node's own, where they were appended here or by the leader, until something is committed there.
+    /// This node's own proposals that were appended, here or by the leader, until their indexes are committed.
     places: Places,
-    /// Those that were forwarded to this node, in which term, and what was answered, if they do not wait any more.
+    /// Proposals that were forwarded to this node: for which term, and the answer, unless they still wait.
     seen: BTreeMap<ProposalId, (u64, Option<ForwardReply>)>,
     seen_order: VecDeque<ProposalId>,
 }
@@ -81,7 +81,7 @@ impl Proposals {
         Ok(())
     }
 
-    /// Nothing came of these: they wait again, before all others.
+    /// Puts proposals that are certain not to have been appended back at the front of the queue.
     fn queue_again(&mut self, forwards: Vec<Forward>) {
         for forward in forwards.into_iter().rev() {
             let queue = match forward.kind {
@@ -106,11 +106,11 @@ impl Core {
         }
     }
 
-    /// Takes back proposals that nobody waits for any more. Which of them had not been handed on, so that they are certain
-    /// to have no effect; in order.
+    /// Withdraws proposals that nobody waits for any more. Returns, in order, those that had not been appended or forwarded
+    /// yet and so are certain to have no effect.
     ///
-    /// Takes as long as the queue of waiting ones and `ids` together are, whatever was appended: deadlines pass by the
-    /// hundred thousand at once.
+    /// The time it takes grows with `ids` and the proposals still waiting, not with what was appended: after a partition,
+    /// hundreds of thousands of deadlines may pass at once.
     #[must_use = "these are certain to have no effect, the others are not"]
     pub fn cancel(&mut self, ids: &[ProposalId]) -> Vec<ProposalId> {
         let p = &mut self.proposals;
@@ -138,7 +138,7 @@ impl Core {
         certain
     }
 
-    /// The node stops: every proposal that was not handed on is refused.
+    /// Refuses every proposal that was not appended or forwarded yet.
     pub fn refuse_waiting(&mut self, error: &ProposeError) {
         let p = &mut self.proposals;
         let waiting: Vec<Queued> = p.waiting.drain(..).chain(p.changes.drain(..)).collect();
@@ -147,7 +147,7 @@ impl Core {
         }
     }
 
-    /// Whether this node could append something now.
+    /// Whether this node could append a proposal now, or why not.
     fn may_append(&self) -> Result<(), ProposeError> {
         let raft = &self.raw.raft;
         if self.removed {
@@ -171,7 +171,7 @@ impl Core {
         }
     }
 
-    /// Moves what waits: into the log on the leader, to the leader elsewhere.
+    /// Appends the waiting proposals if this node leads, else forwards them to the leader.
     pub(super) fn flush_proposals(&mut self) {
         if self.proposals.waiting.is_empty() && self.proposals.changes.is_empty() {
             return;
@@ -187,7 +187,7 @@ impl Core {
         let keep = leader == 0 || p.deposed == (leader, term);
         let mut waiting: Vec<Queued> = Vec::new();
         for queue in [&mut p.waiting, &mut p.changes] {
-            // Forwarded to us while we led: whoever did must know at once.
+            // Those that others forwarded while this node led are refused at once, so that they can try elsewhere.
             let (ours, theirs): (Vec<_>, Vec<_>) =
                 queue.drain(..).partition(|queued| queued.from == 0);
             waiting.extend(theirs);
@@ -212,7 +212,7 @@ impl Core {
     fn append_waiting(&mut self) {
         while !self.proposals.waiting.is_empty() {
             match self.may_append() {
-                // Ours can wait: either the transfer fails, or there will be somebody to forward them to.
+                // This node's own can wait: either the transfer fails, or there is another leader to forward them to.
                 Err(ProposeError::Transferring) => {
                     return self.refuse_foreign(&ProposeError::Transferring);
                 }
@@ -235,12 +235,12 @@ impl Core {
         }
     }
 
-    /// One at a time: the next when the one before has been applied.
+    /// Appends conf changes one at a time, each when the one before has been applied.
     ///
-    /// While the one before is committed and only has to be applied, the next waits here: whoever was told that a change
-    /// succeeded must be able to ask for another at once (etcd #15528). So it does until a new leader has committed in its
-    /// term, because until then raft-rs takes one to be pending. Behind one that is not committed, which may take for ever, it
-    /// is refused.
+    /// While the one before is committed and only has to be applied, the next waits: whoever was told that a change
+    /// succeeded must be able to ask for another at once (etcd #15528). It also waits until a new leader has committed an
+    /// entry of its term, because until then raft-rs assumes that a change is pending. Behind a change that is not
+    /// committed, which may take for ever, it is refused.
     fn append_changes(&mut self) {
         while !self.proposals.changes.is_empty() {
             match self.may_append() {
@@ -339,7 +339,8 @@ impl Core {
         self.events.push_back(Event::ForwardReply { to: *from, reply });
     }
 
-    /// Something is committed, where proposals of this node had been appended or in a later term than they could be.
+    /// Compares committed entries with where this node's proposals were appended, and with the terms for which they were
+    /// forwarded; those that another leader's entries have replaced are proposed again.
     pub(super) fn resolve_places(&mut self, committed: &[Entry]) {
         let p = &mut self.proposals;
         if p.places.is_empty() && p.forwarded.is_empty() {
@@ -358,7 +359,7 @@ impl Core {
                 } else if forward.kind != ForwardKind::Normal
                     && entry.get_entry_type() == EntryType::EntryNormal
                 {
-                    // raft-rs put an empty entry in its place.
+                    // raft-rs replaced the conf change by an empty entry, because another was pending.
                     let error = ProposeError::ConfChangePending;
                     self.events.push_back(Event::Refused { id: forward.id, error });
                 }
@@ -377,8 +378,8 @@ impl Core {
         p.queue_again(again);
     }
 
-    /// A snapshot replaced the log up to `index`: the results of what was in it are not known. What was forwarded and
-    /// not answered may be in it, so it is not handed on again; the log or its deadline ends it.
+    /// A snapshot replaced the log up to `index`, so the results of proposals in it are unknown. Forwarded proposals without
+    /// an answer may be in it too: they are not forwarded again, and end with their entry or at their deadline.
     pub(super) fn places_lost(&mut self, index: u64) {
         for place in self.proposals.places.remove_through(index) {
             let error = ProposeError::OutcomeUnknown(Unknown::Snapshot);

@@ -1,15 +1,15 @@
-//! Linearizable reads: one round at a time, for everything that arrived before it began (O24).
+//! Linearizable reads: one ReadIndex round at a time, for all reads that arrived before it began (O24).
 
 use raft::{ReadState, StateRole};
 
 use super::{Core, ReadsConfirmed};
 use crate::planted::planted;
 
-/// The reads that wait, and the round that is under way.
+/// The waiting reads, and the round in progress.
 ///
-/// A round asks raft-rs for a read index. Each try has an id of its own, that no other round, node or run has or had,
-/// so that an answer that comes late cannot be taken for another's (etcd #20418). Any try of a round will do: all its
-/// reads arrived before the first.
+/// A round asks raft-rs for a read index, more than once if need be. Each try has an id that no other try of any round, node
+/// or incarnation has, so that a late answer cannot be mistaken for another's (etcd #20418). An answer to any try of the
+/// round will do, because all its reads arrived before the first.
 #[derive(Debug)]
 pub(super) struct Reads {
     id: u64,
@@ -20,7 +20,7 @@ pub(super) struct Reads {
     /// Ticks after which a try is repeated: half an election timeout, as etcd's 500 ms are.
     patience: u32,
     retries: u64,
-    /// A round is wanted for the sake of the lease that it leaves behind.
+    /// Start a round even if no read waits, to renew the lease.
     renewal: bool,
 }
 
@@ -31,7 +31,7 @@ struct Round {
     first_try: u64,
     last_try: u64,
     ticks: u32,
-    /// The last try went nowhere, or its leader is gone.
+    /// Try again: the last try took too long, or the leader changed.
     again: bool,
 }
 
@@ -50,17 +50,18 @@ impl Reads {
         }
     }
 
-    /// id, incarnation and try, big-endian.
+    /// The id of a try, which raft-rs hands back with the answer: member, incarnation and number, big-endian.
     fn context(&self, attempt: u64) -> Vec<u8> {
         [self.id, self.incarnation, attempt].iter().flat_map(|part| part.to_be_bytes()).collect()
     }
 
-    /// Begin a round soon, though nobody waits for it.
+    /// Asks for a round although no read waits for it.
     pub(super) const fn renew(&mut self) {
         self.renewal = true;
     }
 
-    /// Of several answers the last will do: raft-rs gives them in order (O2).
+    /// Ends the round if one of its tries was answered. Of several answers only the last is used: raft-rs gives them in
+    /// order, so it has the highest index (O2).
     fn confirmed(&mut self, states: &[ReadState]) -> Option<ReadsConfirmed> {
         let round = self.round.as_ref()?;
         let own = |state: &&ReadState| {
@@ -76,13 +77,13 @@ impl Reads {
 }
 
 impl Core {
-    /// Somebody wants to read. `token` comes back in [`Now::reads`](super::Now::reads), at some time; reads have no
-    /// deadline here.
+    /// A read was asked for. `token` comes back in [`Now::reads`](super::Now::reads) once a round has confirmed it. There
+    /// are no deadlines here: see [`cancel_reads`](Self::cancel_reads).
     pub fn handle_read(&mut self, token: u64) {
         self.reads.waiting.push(token);
     }
 
-    /// Forgets reads that nobody waits for any more.
+    /// Drops the reads for which `abandoned` returns true.
     pub fn cancel_reads(&mut self, abandoned: &dyn Fn(u64) -> bool) {
         self.reads.waiting.retain(|token| !abandoned(*token));
         if let Some(round) = &mut self.reads.round {
@@ -96,8 +97,8 @@ impl Core {
         self.reads.retries
     }
 
-    /// Begins or repeats a round, if raft-rs would not drop it silently: that it does without a leader, and on a leader
-    /// that has not committed in its term.
+    /// Starts or repeats a round, when there is reason to. Not without a leader, nor on a leader that has not committed an
+    /// entry of its term: then raft-rs would drop the request silently.
     pub(super) fn flush_reads(&mut self) {
         let reads = &mut self.reads;
         if let Some(round) = &mut reads.round
@@ -144,7 +145,7 @@ impl Core {
         }
     }
 
-    /// The leader may be another: what was asked of the last one may never be answered.
+    /// The leader or term changed: what was asked before may never be answered, so ask again.
     pub(super) fn leader_seen(&mut self, leader: u64) {
         if leader != 0
             && let Some(round) = &mut self.reads.round

@@ -1,4 +1,5 @@
-//! A disk that does not answer (O12). Check-quorum does not see it: behind a pipeline, heartbeats go on.
+//! What a leader does about its own stalled disk (O12). Check-quorum does not notice one: heartbeats do not wait for the
+//! disk, so followers keep answering.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +11,10 @@ use crate::planted::planted;
 #[derive(Debug, Default)]
 pub(super) struct Stall {
     stalled: bool,
-    /// This node is the only voter: nobody can take over.
+    /// This node is the only voter, so nobody could take over.
     alone: bool,
     ticks: usize,
-    /// Who had answered this leader when check-quorum last looked, and had raft-rs forget it.
+    /// Members that were active just before raft-rs's last check-quorum, which resets what it knows of that.
     active: BTreeSet<u64>,
 }
 
@@ -29,10 +30,10 @@ impl Stall {
 }
 
 impl Core {
-    /// The oldest write is older than an election timeout, or is not any more.
+    /// To be called when the oldest write becomes older than an election timeout (`stalled`), and when that is over.
     ///
-    /// A leader hands over to the follower whose log is the most complete; if that has not worked within an election
-    /// timeout, or there is none, it steps down. The only voter keeps its role, and refuses proposals.
+    /// A leader hands over to its best [`successor`](Self::successor). If there is none, or it has not taken over within an
+    /// election timeout, the leader steps down. An only voter keeps leading, and refuses proposals.
     pub fn handle_write_stall(&mut self, stalled: bool) {
         let begins = stalled && !self.stall.stalled;
         self.stall.stalled = stalled;
@@ -56,7 +57,7 @@ impl Core {
         }
     }
 
-    /// Before a tick, in which check-quorum may look.
+    /// Remembers who is active, before a tick in which check-quorum may reset it.
     pub(super) fn note_active(&mut self) {
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader {
@@ -67,11 +68,11 @@ impl Core {
         }
     }
 
-    /// The voter to which leadership is best handed over: active, and with the longest log; of several the one with
-    /// the lowest id. `None` if there is none, or this node does not lead.
+    /// The best voter to hand leadership over to: active, and with the longest log; among equals, the lowest id. `None` if
+    /// there is none, or this node does not lead.
     ///
-    /// Check-quorum, once in an election timeout, makes raft-rs forget who is active until the next heartbeats are answered.
-    /// Meanwhile those will do who were active before.
+    /// Once per election timeout check-quorum makes raft-rs forget who is active, until the next heartbeats are answered.
+    /// Meanwhile those count that were active before.
     #[must_use]
     pub fn successor(&self) -> Option<u64> {
         let raft = &self.raw.raft;
@@ -93,7 +94,7 @@ impl Core {
         leads && !self.stall.alone && !planted("stalled-leader-stays")
     }
 
-    /// Between two Readies, where raft-rs allows it.
+    /// To be called between two Readies, where raft-rs allows a change of role.
     fn step_down(&mut self) {
         let raft = &mut self.raw.raft;
         raft.become_follower(raft.term, INVALID_ID);

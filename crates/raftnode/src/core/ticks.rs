@@ -5,14 +5,14 @@ use raft::StateRole;
 use super::Core;
 use crate::planted::planted;
 
-/// At most this many missed ticks are made up for (O17): a burst would start an election for no reason.
+/// Missed ticks that are made up for at most (O17). A burst of them would start an election for no reason.
 const MAX_REPLAYED: u32 = 2;
 
 /// Election timeouts, drawn from the core's own generator.
 ///
-/// raft-rs draws them from the thread's generator whenever it resets; such a run cannot be repeated. The timeout in
-/// force is therefore replaced before each tick, and drawn anew when raft-rs would have: when the term or the role
-/// changed, or a campaign started again.
+/// raft-rs draws a random timeout from the thread's generator whenever it resets, which cannot be reproduced. So the core
+/// replaces it before each tick, and draws a new one when raft-rs would have: when the term or role changed, or a campaign
+/// was started again.
 #[derive(Debug)]
 pub(super) struct Ticks {
     rng: fastrand::Rng,
@@ -46,10 +46,10 @@ impl Ticks {
 }
 
 impl Core {
-    /// One heartbeat interval has passed.
+    /// A heartbeat interval has passed.
     ///
-    /// Not while a snapshot waits to be installed or is being installed: raft-rs would look for entries that are no
-    /// longer, or not yet, there. At most two of the ticks missed are made up for afterwards (O17).
+    /// While a snapshot waits to be installed, or is being installed, ticks are skipped and counted, because raft-rs would
+    /// look for entries that the log does not have then. At most two of them are made up for afterwards (O17).
     pub fn handle_tick(&mut self) {
         if !self.is_driven() {
             return;
@@ -62,7 +62,7 @@ impl Core {
         self.tick();
     }
 
-    /// Several heartbeat intervals pass at once, for an earlier first election or in tests.
+    /// Lets several heartbeat intervals pass at once: for an early first election, and in tests.
     pub fn advance_ticks(&mut self, ticks: u32) {
         for _ in 0..ticks {
             self.handle_tick();
@@ -85,7 +85,7 @@ impl Core {
         let raft = &self.raw.raft;
         let lone = raft.state == StateRole::Follower && raft.promotable() && self.is_sole_voter();
         if lone && raft.leader_id == 0 && !self.must_not_campaign() {
-            // Nobody could be disturbed by an election, and nobody else will ever be elected.
+            // An only voter need not wait for its election timeout: there is nobody to disturb, and nobody else to elect.
             self.handle_campaign();
         }
         let raft = &mut self.raw.raft;
@@ -95,7 +95,7 @@ impl Core {
             && raft.state != StateRole::Leader
             && !planted("promise-cut-short-by-a-shorter-timeout")
         {
-            // An earlier life's promise may be longer than this one's election timeout, which must not pass before.
+            // A promise of an earlier incarnation may last longer than this one's election timeout: hold that back.
             raft.election_elapsed = raft.election_elapsed.min(timeout - 2);
         }
         if !self.would_win_too_early() {
@@ -112,8 +112,8 @@ impl Core {
         self.tick_reads();
     }
 
-    /// Starts an election now, if this node may: a voter with no conf change waiting to be applied, and, with leases, no
-    /// promise to its leader that is still in force.
+    /// Starts an election now. Does nothing if this node must not campaign: it is no voter, a snapshot or a conf change is
+    /// still to be applied, or, with leases, its promise to a leader is in force.
     pub fn handle_campaign(&mut self) {
         if self.is_driven()
             && !self.installing()
@@ -126,10 +126,10 @@ impl Core {
         }
     }
 
-    /// Whether an election would be won on the spot, with a log that the disk does not hold to its end.
+    /// Whether this node would win an election at once, before the end of its log is durable.
     ///
-    /// raft-rs panics on that (`become_leader`). With other voters their answers cannot come so early, for the questions
-    /// wait for the disk (O7); the only voter asks nobody. It may follow with writes under way after it stepped down,
+    /// raft-rs panics on that (`become_leader`). Where there are other voters it cannot happen: requests for votes wait for
+    /// the disk (O7). An only voter asks nobody, and it may be a follower with writes in flight: after it stepped down,
     /// after a message of a later term, or when the leader removed itself.
     pub(super) fn would_win_too_early(&self) -> bool {
         let raft = &self.raw.raft;

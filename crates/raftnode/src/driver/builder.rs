@@ -34,8 +34,8 @@ use crate::{
 
 /// Starts a node: configuration, what [`boot`](crate::bootstrap::boot) recovered, and where log and snapshots are.
 ///
-/// The transport needs somebody to hand messages to, and the node a transport; so [`start`](Self::start) takes a
-/// closure that is given the former and returns the latter.
+/// A transport needs a handler for what it receives, and a node needs a transport; so [`start`](Self::start) takes a
+/// closure that is given the handler and returns the transport.
 ///
 /// ```
 /// # use oarlock_raftnode::{bootstrap::{Boot, boot}, membership::Cluster, transport::MemNetwork, *};
@@ -110,10 +110,10 @@ impl NodeBuilder {
     }
 
     /// Restores the state machine from the snapshot, if there is one, connects, and starts the threads. A restore that
-    /// takes longer than an election timeout is reported, as one is that comes later ([`Observer::stalled`]).
+    /// takes longer than an election timeout is reported to [`Observer::stalled`], here as later on.
     ///
-    /// `connect` is called once, with whom messages are to be handed to; it starts the transport and returns it.
-    /// Members are made known to it afterwards, as the log tells of them.
+    /// `connect` is called once, with the handler for inbound messages; it starts the transport and returns it. Peers are
+    /// added to the transport afterwards, as the log names them.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then, and nothing was written but what may be
@@ -149,12 +149,11 @@ impl NodeBuilder {
         }
     }
 
-    /// As [`start`](Self::start), without an apply thread: what is to be applied is pulled from the queue, by whoever
-    /// owns it. Proposals are answered with an `R`.
+    /// As [`start`](Self::start), without an apply thread: the owner of the queue pulls from it what is to be applied.
+    /// Proposals are answered with an `R`.
     ///
-    /// `applied` is the index up to which the state holds every command, durably; 0 for one that begins empty. The
-    /// first [`Apply`](crate::Apply) brings the snapshot that the state has to be restored from, if it is behind one,
-    /// and the members.
+    /// `applied` is the index up to which the state durably holds every command; 0 for a state that begins empty. The first
+    /// [`Apply`](crate::Apply) consists of the snapshot to restore, if the state is behind one, and the members.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then, and nothing was written but what may be
@@ -178,7 +177,7 @@ impl NodeBuilder {
         Ok((handle, queue))
     }
 
-    /// Checks what can be told before anything runs. The state holds commands up to `applied`.
+    /// Checks everything that can be checked before anything runs. The state machine holds commands up to `applied`.
     fn prepare(self, applied: u64) -> Result<Start, StartError> {
         let Self { config, recovered, store, snapshots, observer, queries } = self;
         config.validate()?;
@@ -200,18 +199,18 @@ impl NodeBuilder {
     }
 }
 
-/// A node of which nothing runs yet.
+/// A node that has been checked, and of which nothing runs yet.
 struct Start {
     shared: Arc<Shared>,
     recovered: Recovered,
     store: Box<dyn LogStore>,
     queries: Option<Queries>,
-    /// The state holds commands up to here.
+    /// Index up to which the state machine holds every command.
     applied: u64,
 }
 
 impl Start {
-    /// The snapshot that the state is behind.
+    /// The snapshot to restore first, if the state machine is behind it.
     fn to_restore(&self) -> Option<SnapshotId> {
         self.recovered.snapshot_id().filter(|id| self.applied < id.index)
     }
@@ -223,17 +222,17 @@ impl Start {
         })
     }
 
-    /// Starts the node thread, with somebody yet to be found who applies.
+    /// Starts the node thread. The apply loop is up to the caller.
     fn launch<R: Send + 'static, T: Transport>(
         self,
         connect: impl FnOnce(Arc<dyn Handler>) -> Result<Arc<T>, Box<dyn Error + Send + Sync>>,
     ) -> Result<Launched<R>, StartError> {
         let Self { shared, mut recovered, mut store, queries, applied } = self;
-        shared.config.validate()?;
+
         recovered.promise(&mut *store, &shared.config)?;
         let log = store.reader();
         let view = recovered.view(Arc::clone(&log), shared.config.tail_cache_bytes)?;
-        // raft-rs panics about a log that contradicts itself.
+        // raft-rs panics on a log that contradicts itself.
         let core = AssertUnwindSafe(|| Core::new(&shared.config, &recovered, view));
         let core = catch_unwind(core).unwrap_or_else(|panic| {
             Err(StartError::Raft(panicked("the thread that starts the node", &*panic).to_string()))
@@ -244,7 +243,7 @@ impl Start {
         let alone = recovered.contacts.iter().all(|member| member.id == recovered.id)
             && (core.is_alone() || core.configuration().ids().is_empty());
         let inline = match shared.config.write_mode {
-            WriteMode::Auto | WriteMode::Inline => alone,
+            WriteMode::Auto => alone,
             WriteMode::Pipelined => false,
         };
         if !inline {
@@ -294,10 +293,10 @@ impl Start {
     }
 }
 
-/// A node without an apply loop.
+/// A running node that still needs an apply loop.
 struct Launched<R> {
     handle: NodeHandle<R>,
     queue: ApplyQueue<R>,
-    /// To be dropped when nothing will be applied any more.
+    /// To be dropped when the apply loop has ended.
     finished: Sender<()>,
 }

@@ -1,38 +1,39 @@
-//! How long the writer thread waits for more before it syncs.
+//! Group commit: how long the writer thread waits for more entries before it syncs.
 //!
-//! When a sync ends, the proposals that it made durable are answered, and most of their callers come back with another.
-//! Whoever comes first would find the disk free and be synced alone, with all others behind: two groups that take turns,
-//! and nearly two syncs that each proposal waits for. So the next sync begins when as many entries are there as were when
-//! the last one ended, whether it covered them or not, or when patience ends. `oarlock-wal` has the same idea for threads
-//! that wait for the log; PostgreSQL's `commit_delay` is a fixed time for it.
+//! When a sync ends, the proposals that it made durable are answered, and most of their callers propose again. The first
+//! to do so would find the disk idle and be synced alone, with everybody else behind it: two groups would take turns, and
+//! each proposal would wait for nearly two syncs. So the next sync starts when as many entries are waiting as there were
+//! when the last one ended, whether it covered them or not, or when patience runs out. `oarlock-wal` does the same for
+//! threads that wait for its log; PostgreSQL's `commit_delay` is a fixed time with the same purpose.
 //!
-//! Patience is a share of what a sync takes, so nothing becomes slower by more than that share; on a fast disk there is
-//! none. It halves when it was in vain and is tried anew now and then: callers who are late, or do not come back, are not
-//! waited for. A lone caller never waits, nor does what others wait for; the latter is the writer's to know.
+//! Patience is a fraction of what a sync takes, so nothing gets slower by more than that fraction, and on a fast disk there
+//! is none. It is halved each time it was in vain, and tried in full again now and then, so callers that are late or do not
+//! come back are not waited for. A lone caller never waits, nor does anything that other members wait for; the writer
+//! knows what that is.
 
 use std::time::Duration;
 
-/// Patience is at most one in so many parts of what a sync takes.
+/// Patience is what a sync takes, divided by this.
 const SHARE: u32 = 8;
 
-/// And at most this: to be answered and to come back takes as long as it takes, however slow the disk is.
+/// Patience is at most this: callers do not take longer to come back because the disk is slower.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// To be put to sleep and woken takes nearly as long as this: below it there is no patience at all.
+/// Less patience than this is none at all: putting a thread to sleep and waking it takes nearly as long.
 const SHORTEST: Duration = Duration::from_micros(200);
 
-/// After so many syncs patience is tried anew.
+/// Syncs after which patience is tried in full again.
 const ANEW: u32 = 64;
 
-/// Beyond so many halvings nothing is left of it.
+/// Halvings after which nothing is left of any patience.
 const MOST_HALVINGS: u32 = 16;
 
-/// What the last syncs tell about the next one. Pure: it is told how long things took.
+/// What the last syncs tell about the next one. It has no clock: it is told how long things took.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
-    /// Entries that were there when the last sync ended, covered by it or not.
+    /// Entries that were waiting or just synced when the last sync ended: as many are expected to come back.
     expected: usize,
-    /// What the last sync took, and the one before it.
+    /// How long the last two syncs took, newest first.
     took: [Duration; 2],
     /// How often patience was halved.
     halved: u32,
@@ -40,8 +41,8 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// How much longer the next sync waits, if `there` are so many entries, and it is so long `since` the last one ended;
-    /// `None` if it is to begin.
+    /// How much longer to wait with the next sync, when `there` entries are waiting and the last sync ended `since` ago;
+    /// `None` to start it now.
     pub(super) fn wait(&self, there: usize, since: Duration) -> Option<Duration> {
         if there >= self.expected {
             return None;
@@ -49,19 +50,19 @@ impl Gather {
         self.patience().checked_sub(since).filter(|left| !left.is_zero())
     }
 
-    /// One that took long by chance says nothing: two in a row do.
+    /// Goes by the faster of the last two syncs, so that a single slow one does not count.
     fn patience(&self) -> Duration {
         let usual = self.took[0].min(self.took[1]);
         let patience = (usual / SHARE).min(LONGEST) / (1 << self.halved);
         if patience < SHORTEST { Duration::ZERO } else { patience }
     }
 
-    /// It was waited to the end.
+    /// Patience ran out before all were back.
     pub(super) fn in_vain(&mut self) {
         self.halved = (self.halved + 1).min(MOST_HALVINGS);
     }
 
-    /// A sync has ended that covered so many entries, with so many `behind` it, after so long.
+    /// A sync of `covered` entries has ended that took this long; `behind` more arrived meanwhile.
     pub(super) fn ended(&mut self, covered: usize, behind: usize, took: Duration) {
         if covered >= self.expected {
             self.halved = self.halved.saturating_sub(1);

@@ -26,17 +26,35 @@ use crate::{
     TransferError, Vitals,
 };
 
-/// About how much memory a proposal holds beside its data until it is answered.
+/// About how much memory a proposal takes, beside its data, until it is answered.
 const PROPOSAL_BYTES: usize = 256;
 
-/// A running node. Clones are the same node; when the last one is dropped, the node stops, and dropping it takes as long as
-/// [`shutdown`](Self::shutdown). A clone that the state machine or the observer keeps counts like any other: then only
-/// `shutdown` ends the node.
+/// A running node. Clones refer to the same node; dropping the last one stops it, and blocks as
+/// [`shutdown`](Self::shutdown) does. If the state machine or the observer keeps a clone, only `shutdown` stops the node.
 ///
-/// Methods that ask for something return a [`Pending`] at once: wait for it, or await it. It resolves in any case,
-/// at the latest when the request's deadline has passed (O29). What blocks the calling thread, and so has no place on an
-/// executor, is `shutdown`, [`shutdown_gracefully`](Self::shutdown_gracefully), the `wait_*` methods, and
-/// [`status`](Self::status), for up to a second.
+/// Requests return a [`Pending`] at once, to be waited for by a thread or awaited by any executor. Each resolves, at the
+/// latest when its deadline has passed (O29). The methods that block the calling thread, and so have no place on an
+/// executor, are `shutdown`, [`shutdown_gracefully`](Self::shutdown_gracefully), those named `wait_*`, and, for up to a
+/// second, [`status`](Self::status).
+///
+/// ```
+/// # use oarlock_raftnode::NodeHandle;
+/// use std::time::Duration;
+/// fn increment(node: &NodeHandle<u64>) -> Result<u64, Box<dyn std::error::Error>> {
+///     let applied = match node.propose(vec![1]).wait() {
+///         Err(error) if error.is_definite() => node.propose(vec![1]).wait()?, // it had no effect: safe to repeat
+///         result => result?,
+///     };
+///     Ok(applied.output)
+/// }
+/// async fn read<T>(node: &NodeHandle<u64>, look: impl Fn() -> T) -> Result<T, Box<dyn std::error::Error>> {
+///     node.read_index().await?; // from now on this member's state shows everything acknowledged before
+///     Ok(look())
+/// }
+/// fn wait_for_leader(node: &NodeHandle<u64>) -> bool {
+///     node.wait_leader(Duration::from_secs(10)).is_some()
+/// }
+/// ```
 pub struct NodeHandle<R> {
     node: Arc<Running<R>>,
 }
@@ -64,7 +82,7 @@ impl<R: Send + 'static> NodeHandle<R> {
         Self { node: Arc::new(running) }
     }
 
-    /// One more thread that ends with the node.
+    /// Adds a thread that ends with the node, to be joined by `shutdown`.
     pub(crate) fn adopt(&self, thread: JoinHandle<()>) {
         self.node.threads.lock().push(thread);
     }
@@ -85,9 +103,9 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// Proposes `data`, with the deadline of [`Config::request_timeout`](crate::Config::request_timeout).
     ///
-    /// On a follower it is forwarded to the leader, and to the next one only when it is certain that nothing came of
-    /// that, because the leader said so or was succeeded without it (O22). Without a leader it waits for one until the
-    /// deadline. The result is that of this node's own state machine, when it applies the entry.
+    /// A follower forwards it to the leader. It goes to another leader only when the first attempt is certain to have come
+    /// to nothing: the leader refused it, or was succeeded by one whose log does not hold it (O22). If there is no leader,
+    /// it waits for one until the deadline. The result is what this node's own state machine returns for the entry.
     pub fn propose(&self, data: impl Into<Bytes>) -> Pending<Applied<R>, ProposeError> {
         self.propose_by(data, self.deadline())
     }
@@ -111,19 +129,19 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// Adds, promotes or removes a member; resolves when the change is applied here and the next can be proposed (O8).
     ///
-    /// Nobody here asks whether the change is wise. Add a member as a learner, promote it when the leader's
-    /// [`PeerStatus::matched`](crate::PeerStatus::matched) shows that it has caught up (etcd asks for nine tenths of the log):
-    /// a voter that is far behind, or was never started, counts for the majority all the same.
+    /// Whether the change is wise is not checked. Add a member as a learner, and promote it when the leader's
+    /// [`PeerStatus::matched`](crate::PeerStatus::matched) shows that it has caught up (etcd demands nine tenths of the log):
+    /// a voter counts for the majority even if it is far behind or was never started. To make etcd's checks, call
     /// [`Cluster::ready_to_promote`], [`ready_to_remove`](Cluster::ready_to_remove) and
-    /// [`ready_to_add_voter`](Cluster::ready_to_add_voter) answer etcd's questions.
+    /// [`ready_to_add_voter`](Cluster::ready_to_add_voter) first.
     #[doc(alias("conf_change", "propose_conf_change", "ConfChange"))]
     pub fn change_members(&self, change: Change) -> Pending<Arc<Cluster>, ChangeMembersError> {
         self.propose_change(ChangeEntry::new(change))
     }
 
-    /// Several changes as one, by joint consensus (Raft thesis, section 4.3): until it is over, majorities of the old and of
-    /// the new members are needed. It resolves when the joint configuration was left again, which the leader sees to (O8).
-    /// Use it to replace members without a moment in which fewer would do.
+    /// Makes several changes as one, by joint consensus (Raft thesis, section 4.3): meanwhile every decision takes a majority
+    /// of the old and of the new members. Resolves when the joint configuration has been left again, which the leader sees
+    /// to (O8). Use it to replace members without a moment at which the cluster tolerates fewer failures.
     #[doc(alias = "ConfChangeV2")]
     pub fn change_members_jointly(
         &self,
@@ -133,7 +151,7 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// As [`change_members_jointly`](Self::change_members_jointly), but resolves when the joint configuration is in force, and
-    /// stays in it until [`leave_joint`](Self::leave_joint): for those who want to see the new members work first.
+    /// stays in it until [`leave_joint`](Self::leave_joint), for example to see the new members work first.
     pub fn enter_joint(&self, changes: Vec<Change>) -> Pending<Arc<Cluster>, ChangeMembersError> {
         self.propose_change(ChangeEntry::joint(changes, ConfChangeTransition::Explicit))
     }
@@ -166,11 +184,11 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.propose_update(AttributeUpdate::PeerUrls { member: id, peer_urls })
     }
 
-    /// Tells all members this member's name and client URLs, and that it has a data directory, and which.
+    /// Publishes this member's name and client URLs, and the birth id of its data directory, to all members.
     ///
-    /// Do this after every start, again until it succeeds: from then on the others refuse whoever comes in its name with
-    /// another directory, an empty one for example, which knows nothing of the votes that it gave. A member that has just
-    /// joined may hear that the outcome is unknown, because a snapshot brought what it had published.
+    /// Do this after every start, and repeat it until it succeeds. From then on the others refuse connections in this
+    /// member's name from any other directory, such as an empty one, which knows nothing of the votes it gave. A member that
+    /// has just joined may get *outcome unknown*, when what it published reached it as part of a snapshot.
     pub fn publish(
         &self,
         name: impl Into<String>,
@@ -196,10 +214,10 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     fn submit(&self, proposal: Proposal, deadline: Instant, waiter: Waiter<R>) {
         if self.shared().inline_write.is_stalled() {
-            return waiter.refuse(ProposeError::Busy(Busy::DiskStalled)); // the node thread itself hangs in it (O12)
+            return waiter.refuse(ProposeError::Busy(Busy::DiskStalled)); // the node thread itself hangs in a write (O12)
         }
         let id = proposal.id();
-        // Registered first: the answer may come before `data` returns.
+        // Register first: the answer may come before `Inbox::data` returns.
         let max = usize::try_from(self.shared().config.max_uncommitted_bytes).unwrap_or(usize::MAX);
         let bytes = proposal.len() + PROPOSAL_BYTES;
         if !self.node.waiters.register(id, deadline, (bytes, max), waiter) {
@@ -214,8 +232,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
     }
 
-    /// An index that a linearizable read needs: resolves once this node has applied it, so that the state machine
-    /// then shows everything that was acknowledged before the call (O24).
+    /// The first half of a linearizable read: resolves once this node's state machine shows everything that was acknowledged
+    /// before the call, with the index that took (O24). Then read the state.
     pub fn read_index(&self) -> Pending<u64, ReadError> {
         self.read_index_by(self.deadline())
     }
@@ -225,10 +243,11 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.read(deadline, false)
     }
 
-    /// As [`read_index`](Self::read_index), but a leader that holds a lease answers without asking anybody: linearizable
-    /// as long as the assumption of [`Config::lease_reads`](crate::Config::lease_reads) holds, and stale when it does not.
-    /// Without a lease (not configured, here or by a majority; on a follower; in a term in which leadership was to be handed
-    /// over; while the configuration changes) it is the same as `read_index`: right, and slower.
+    /// As [`read_index`](Self::read_index), but a leader that holds a lease answers at once, without asking the others. That
+    /// is linearizable as long as the assumption of [`Config::lease_reads`](crate::Config::lease_reads) holds; if it does
+    /// not, the read may be stale. Where there is no lease it is the same as `read_index`: on followers, when leases are not
+    /// configured here or on a majority, in a term in which a transfer of leadership was started, and while the
+    /// configuration changes.
     #[doc(alias = "ReadOnlyLeaseBased")]
     pub fn read_lease(&self) -> Pending<u64, ReadError> {
         self.read(self.deadline(), true)
@@ -248,7 +267,7 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
     }
 
-    /// Hands leadership over to `to`; resolves when this node sees `to` lead. Only the leader can: ask it there.
+    /// Hands leadership over to `to`; resolves when this node sees `to` lead. To be called on the leader.
     #[doc(alias("MoveLeader", "TransferLeadership"))]
     pub fn transfer_leader(&self, to: u64) -> Pending<(), TransferError> {
         let (resolver, pending) = pending();
@@ -261,19 +280,19 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
     }
 
-    /// Campaigns now instead of at the end of the election timeout. Does nothing where that makes no sense, nor, with
-    /// [leases](crate::Config::lease_reads), while the leader's may be in force.
+    /// Campaigns now instead of waiting for the election timeout. Does nothing on a leader or a node that cannot lead, nor,
+    /// with [lease reads](crate::Config::lease_reads), while the leader's lease may be in force.
     pub fn campaign(&self) {
         let _ = self.shared().inbox.data(Data::Campaign); // a node too busy for it has no need of it
     }
 
-    /// Lets `ticks` heartbeat intervals pass at once. Not, with [leases](crate::Config::lease_reads), while the leader's may
-    /// be in force: an election before its time would break it.
+    /// Lets `ticks` heartbeat intervals pass at once. Does nothing, with [lease reads](crate::Config::lease_reads), while the
+    /// leader's lease may be in force: an early election would break it.
     pub fn advance_ticks(&self, ticks: u32) {
-        let _ = self.shared().inbox.data(Data::AdvanceTicks(ticks)); // time that nobody takes notice of
+        let _ = self.shared().inbox.data(Data::AdvanceTicks(ticks)); // best effort: the node is busy, or has ended
     }
 
-    /// Drops everything that is sent and received until [`resume`](Self::resume), as a cable pulled out would.
+    /// Drops everything sent and received until [`resume`](Self::resume), as if the cable were pulled out. For tests.
     pub fn pause(&self) {
         if let Some(transport) = self.shared().transport.get() {
             transport.pause();
@@ -287,8 +306,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
     }
 
-    /// Gives the node a message that came by a way of the caller's own. Dropped when there are too many, as a network
-    /// would; checked like any other.
+    /// Gives the node a message from `from` that did not come through its transport. It is validated like any other, and
+    /// dropped, as by a network, when too many are waiting.
     pub fn step(&self, from: u64, message: Message) {
         if self.shared().inbox.data(Data::Message { from, message: Box::new(message) }).is_err() {
             self.shared().counters.messages_shed.add(1);
@@ -326,8 +345,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.node.waiters.len()
     }
 
-    /// Everything about this node. Asks the node thread, and waits for it; if it does not answer within a second, or has
-    /// ended, the last answer is given, with the vitals of now.
+    /// Everything that is known about this node. Asks the node thread and waits for its answer. If it has ended, or does not
+    /// answer within a second, returns the last status that was asked for, with the current vitals.
     #[must_use]
     pub fn status(&self) -> Status {
         let (reply, answer) = sync_channel(1);
@@ -368,16 +387,16 @@ impl<R: Send + 'static> NodeHandle<R> {
             .unwrap_or(false)
     }
 
-    /// Stops the node in order (O14): nothing more is accepted, the write in hand is finished, the transport stopped,
-    /// the log closed. Returns how it ended, which may have been earlier and by itself. Idempotent, from any thread,
-    /// and bounded by [`Config::stop_timeout`](crate::Config::stop_timeout).
+    /// Stops the node in order (O14): it accepts nothing more, finishes the write in progress, stops the transport, and
+    /// closes the log. Returns how the node ended, which may have happened earlier, by itself. Can be called repeatedly and
+    /// from any thread, and takes no longer than [`Config::stop_timeout`](crate::Config::stop_timeout).
     #[doc(alias = "stop")]
     pub fn shutdown(&self) -> NodeEnd {
         self.node.shutdown(None)
     }
 
-    /// As [`shutdown`](Self::shutdown), but a leader first hands over to the voter whose log is the most complete of those that
-    /// answer, of several the one with the lowest id; for that it waits for at most `patience`.
+    /// As [`shutdown`](Self::shutdown), but a leader first hands over to the active voter with the longest log (among equals,
+    /// the lowest id), and waits for that for at most `patience`.
     pub fn shutdown_gracefully(&self, patience: Duration) -> NodeEnd {
         self.node.shutdown(Some(after(patience)))
     }
@@ -410,8 +429,8 @@ impl<R> Running<R> {
             log::warn!(id:% = Hex(self.shared.id); "a thread did not stop in time; it is left behind");
             return NodeEnd::Stopped;
         };
-        // Whoever stops the node from one of its own threads cannot wait for that thread, and a state machine that
-        // hangs is left behind; the others are about to end.
+        // The other threads are about to end. This one may be among them, if a callback stops the node, and a state
+        // machine that hangs is left behind.
         let me = std::thread::current().id();
         let soon = Instant::now() + Duration::from_millis(200);
         for thread in std::mem::take(&mut *self.threads.lock()) {

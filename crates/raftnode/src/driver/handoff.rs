@@ -1,7 +1,7 @@
-//! The handoff: what is to be applied, pulled by the thread that applies it (O22, O23).
+//! The handoff: a queue from which an apply loop pulls what is to be applied (O22, O23).
 //!
-//! [`ApplyQueue`] is the lower of two levels. The ready-made apply thread (`super::apply`) is a loop of a few lines over
-//! it that calls a [`StateMachine`](crate::StateMachine); who has a loop already pulls for himself.
+//! The ready-made apply thread (`super::apply`) is a short loop over an [`ApplyQueue`] that calls a
+//! [`StateMachine`](crate::StateMachine). Those who have a loop of their own pull from the queue directly.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,23 +31,23 @@ use crate::{Applied, ApplyError, NodeError, SnapshotMark, SnapshotView};
 mod work;
 use work::{End, Work};
 
-/// A state below this size is snapshotted whenever the count of entries says so.
+/// For a state smaller than this, only the number of applied entries decides when a snapshot is due.
 const SMALL_STATE: u64 = 64 << 20;
 /// What the node thread hands over.
 #[derive(Debug)]
 pub(super) enum Job {
     Entries(Vec<Entry>),
     Restore(Restore),
-    /// A snapshot is wanted, whatever the count of entries says.
+    /// Take a snapshot, however few entries were applied: a follower needs one.
     Snapshot,
-    /// The last snapshot is written: the next may have become due meanwhile.
+    /// Look whether a snapshot is due: the last one has been written, and the next may have become due meanwhile.
     SnapshotIfDue,
 }
 
-/// What is to be applied, in order, each thing once: for those with a loop of their own.
+/// The queue of what is to be applied, in order, for those with an apply loop of their own.
 ///
-/// Made by [`NodeBuilder::start_handoff`](crate::NodeBuilder::start_handoff). One thread at a time owns it, any thread;
-/// pull an [`Apply`], carry out its steps, answer the proposers, say [`Apply::done`]:
+/// [`NodeBuilder::start_handoff`](crate::NodeBuilder::start_handoff) returns it; it may be moved to any thread. Pull an
+/// [`Apply`], carry out its steps, answer the proposers, and finish it with [`Apply::done`]:
 ///
 /// ```
 /// # use oarlock_raftnode::{ApplyQueue, Step};
@@ -71,20 +71,20 @@ pub(super) enum Job {
 /// }
 /// ```
 ///
-/// # What has happened before, and what waits
+/// # What is guaranteed
 ///
-/// * What is handed over is durable on this member's own disk, entries as well as the mark of a snapshot (O3, O5). etcd's
-///   apply loop waits for `notifyc` to know that; here nothing is handed over before.
-/// * A membership change is judged by the node inside of [`Apply::step`], when everything before it has been pulled; what
-///   comes next is pulled by the new members' rules. The node's messages that have to wait for it, wait (O7, O8).
-/// * Reads and the log wait for `done`: an index counts as applied (O24), and may be compacted away (O18), only then.
-///   Where the loop has to restore a snapshot first, nothing counts as applied until that is done.
-/// * The node's promises hold for the loop: no gap, nothing twice, no entry of a proposal that was applied before (O22).
-///   The window that this takes is kept here, and goes into the snapshots.
+/// * Everything handed over is durable on this member's own disk, entries as well as the mark of a snapshot (O3, O5).
+///   etcd's apply loop has to wait on `notifyc` for that; here nothing is handed over earlier.
+/// * Entries come without a gap, each once, and a proposal that was applied before does not come again (O22). The window of
+///   applied ids that this takes is kept by the queue, and becomes part of each snapshot.
+/// * A membership change is validated by the node within [`Apply::step`], when everything before it has been pulled, and is
+///   in force for what is pulled next. The node holds back the messages that have to wait for it (O7, O8).
+/// * An index counts as applied, for reads (O24) and for compaction (O18), only when its `Apply` is `done`. If the loop has
+///   to restore a snapshot first, nothing counts as applied before that is done.
 ///
-/// A loop that lags is held back: beyond [`Config::max_apply_backlog`](crate::Config::max_apply_backlog) bytes nothing
-/// more is handed over, and the node refuses proposals. A loop that stands still for an election timeout is reported
-/// ([`Observer::stalled`](crate::Observer::stalled)). Dropping the queue while the node runs ends the node.
+/// When more than [`Config::max_apply_backlog`](crate::Config::max_apply_backlog) bytes wait, nothing more is handed over and
+/// the node refuses proposals. A loop that makes no progress for an election timeout is reported to
+/// [`Observer::stalled`](crate::Observer::stalled). Dropping the queue while the node runs ends the node.
 #[doc(alias = "applyc")]
 pub struct ApplyQueue<R> {
     jobs: Receiver<Job>,
@@ -92,30 +92,30 @@ pub struct ApplyQueue<R> {
     waiters: Arc<Waiters<R>>,
     answers: Answers<R>,
     look: Spin,
-    /// How many entries were handed over last.
+    /// How many entries the last job held.
     last_count: usize,
     stop: Arc<AtomicBool>,
     work: Work,
-    /// Steps that were found, and not pulled yet.
+    /// Steps to be returned before anything else.
     upcoming: VecDeque<Step>,
-    /// A snapshot is wanted.
+    /// A follower needs a snapshot.
     wanted: bool,
-    /// The last entry that was pulled.
+    /// Index and term of the last entry that was pulled.
     applied: (u64, u64),
-    /// Commands up to here are in the state already.
+    /// Commands up to this index are in the state already.
     state_applied: u64,
     window: Window,
     members: MembersApplied,
     snapshot_index: u64,
     bytes_since_snapshot: u64,
     writing_snapshot: Arc<AtomicBool>,
-    /// The index of the newest snapshot that there is: the last one begun may have failed.
+    /// The index of the newest complete snapshot; writing a newer one may have failed.
     written_snapshot: Arc<AtomicU64>,
     /// An [`Apply`] was given out and is not `done`.
     open: bool,
-    /// The node is ending, or was told that this failed.
+    /// The node is stopping, or the queue has reported a failure to it.
     ended: bool,
-    /// Dropped with the queue.
+    /// Tells the node, by being dropped, that the queue is gone.
     finished: Option<Sender<()>>,
 }
 
@@ -125,10 +125,10 @@ impl<R> std::fmt::Debug for ApplyQueue<R> {
     }
 }
 
-/// What was handed over at once. Pull all its steps, then say [`done`](Self::done).
+/// A batch of steps, to be carried out in order and finished with [`done`](Self::done).
 ///
-/// It may have no steps: then it is time to look at [`ApplyQueue::snapshot_due`]. One that was not `done`
-/// when the next is pulled ends the node, for what it held is lost to the state.
+/// It may have no steps: then check [`ApplyQueue::snapshot_due`]. Pulling the next one before this is `done` ends the node,
+/// because the state may have missed something.
 #[doc(alias = "toApply")]
 #[must_use = "what is handed over has to be applied"]
 pub struct Apply<'a, R> {
@@ -184,16 +184,16 @@ impl<R: Send + 'static> ApplyQueue<R> {
             && !self.is_amidst()
     }
 
-    /// Whether the state is, or may be, between what was done last and what comes next.
+    /// Whether the state may be neither that of the last `done` nor that of the next.
     fn is_amidst(&self) -> bool {
         let begins = !self.upcoming.is_empty() && !planted("snapshot-before-the-restore");
         let left = (self.open || self.ended) && !planted("snapshot-amidst-an-apply");
         begins || left
     }
 
-    /// Takes a view of the state as of everything that is `done`, and has another thread write it out while this loop
-    /// goes on. Then the log is compacted. Ignored while the last one is still being written, before the first [`Apply`] is
-    /// done, and once one was left before it was done: its steps may be in the view or not.
+    /// Has another thread write out a view of the state, which must be that of the last `done`, while this loop goes on.
+    /// Then the log is compacted. Ignored while an earlier snapshot is being written, before the first [`Apply`] is done, and
+    /// after one was dropped without being done: the view might hold some of its steps.
     pub fn snapshot(&mut self, view: Box<dyn SnapshotView>) {
         let (index, term) = self.applied;
         let voters = has_voters(&self.members.conf_state);
@@ -228,18 +228,18 @@ impl<R: Send + 'static> ApplyQueue<R> {
         Apply { queue: self }
     }
 
-    /// What was given out must be done before there is more.
+    /// Ends the node if the last `Apply` was not done.
     fn close(&mut self) {
         if self.open {
             self.fail(Arc::new(NodeError::ApplyLoopGone));
         }
     }
 
-    /// Waits for a job; whether there is something to do.
+    /// Waits for a job; returns whether there is one.
     fn fetch(&mut self, deadline: Option<Instant>) -> bool {
         self.wanted = false;
         if !self.upcoming.is_empty() {
-            return true; // how it all begins
+            return true; // what a start begins with
         }
         let watch = self.shared.watch_interval();
         let wait = deadline.map_or(watch, |deadline| {
@@ -310,7 +310,7 @@ impl<R> ApplyQueue<R> {
         }
     }
 
-    /// What the first [`Apply`] is to consist of, and what tells the node, by being dropped, that the queue is gone.
+    /// Sets the steps of the first [`Apply`], and what tells the node, by being dropped, that the queue is gone.
     pub(super) fn begin_with(&mut self, steps: Vec<Step>, finished: Sender<()>) {
         self.upcoming = steps.into();
         self.finished = Some(finished);
@@ -331,7 +331,7 @@ impl<R> ApplyQueue<R> {
 }
 
 impl<R> Drop for ApplyQueue<R> {
-    /// The node cannot go on when nobody applies.
+    /// A node without an apply loop cannot go on.
     fn drop(&mut self) {
         if !self.stop.load(Ordering::Relaxed) {
             self.fail(Arc::new(NodeError::ApplyLoopGone));
@@ -359,18 +359,18 @@ impl<R: Send + 'static> Apply<'_, R> {
         }
     }
 
-    /// Gives a command's result to whoever proposed it on this node; nobody may be waiting. Who is never answered
-    /// learns at its deadline that the outcome is unknown.
+    /// Returns a command's result to its proposer, if that is waiting on this node. A proposer that is never answered learns
+    /// at its deadline that the outcome is unknown.
     ///
-    /// Answers that follow each other closely are given together, at the latest when all is [`done`](Self::done).
+    /// Answers in quick succession are delivered together, at the latest by [`done`](Self::done).
     pub fn answer(&mut self, command: &Command, output: R) {
         fail_point!("afterApplyOneEntryNormal", self.queue.shared.id);
         let Command { index, term, id, .. } = *command;
         self.queue.answers.give(id, Applied { index, term, output });
     }
 
-    /// All of it is in the state: reads may see it, and the log need not keep it. A loop that has not pulled every step
-    /// has lost some: that ends the node.
+    /// Every step is in the state: reads may see it, and the log need not keep it. If not every step was pulled, this ends
+    /// the node.
     pub fn done(self) {
         self.queue.answers.flush();
         if let Err(error) = self.queue.finish() {
@@ -378,8 +378,8 @@ impl<R: Send + 'static> Apply<'_, R> {
         }
     }
 
-    /// The state can no longer be trusted, or does not accept the snapshot: ends the node with
-    /// [`NodeError::Apply`] or [`NodeError::Restore`]. Members must not diverge.
+    /// Ends the node with [`NodeError::Apply`] or [`NodeError::Restore`]: the state can no longer be trusted, or the snapshot
+    /// could not be restored.
     pub fn fail(self, source: impl Into<ApplyError>) {
         let source = source.into();
         let error = match &self.queue.work {

@@ -1,8 +1,8 @@
-//! What wakes the node thread: two queues behind one lock.
+//! The node thread's inbox: two queues behind one lock.
 //!
-//! *Control* is what the node's own threads report. It is bounded by what was handed to them, is taken first, and
-//! never refused: if it could be, the node thread and the one that reports might wait for each other's full queue.
-//! *Data* comes from outside, peers and callers, and is bounded by count and by bytes.
+//! *Control* is what the node's own threads report. It is taken first and never refused, or the node thread and a reporting
+//! thread might each wait for room in the other's queue; it is bounded by the work handed to those threads. *Data* comes
+//! from peers and callers, and is bounded in number and bytes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,22 +13,22 @@ use parking_lot::{Condvar, Mutex};
 use super::events::{Control, Data};
 use crate::planted::planted;
 
-/// Peers' messages that may wait.
+/// Messages from peers that may wait. Those beyond it are dropped, as a network would.
 const MAX_MESSAGES: usize = 4096;
-/// Bytes of peers' messages that may wait.
+/// Bytes of messages from peers that may wait: as much as a transport's lane holds.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
-/// What arrives within this time of the one before is part of the same burst.
+/// Arrivals closer together than this belong to one burst.
 const SOON: Duration = Duration::from_micros(3);
-/// A burst is waited for no longer than this, however long it goes on.
+/// The longest wait for the end of a burst.
 const LINGER: Duration = Duration::from_micros(150);
-/// A burst of this many is taken without waiting for more.
+/// A burst of this many is taken at once.
 const ENOUGH: usize = 384;
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queues: Mutex<Queues>,
     arrived: Condvar,
-    /// How much is there, as far as one can tell without the lock.
+    /// How many items wait; read without the lock, so it may be out of date.
     there: AtomicUsize,
     max_requests: usize,
 }
@@ -40,26 +40,26 @@ struct Queues {
     requests: usize,
     messages: usize,
     message_bytes: usize,
-    /// No more data: the node is stopping.
+    /// The node is stopping: data is refused.
     closed: bool,
-    /// Nothing at all any more: the node thread has gone.
+    /// The node thread has ended: everything is dropped.
     gone: bool,
 }
 
-/// Whether what arrives is worth a [`linger`](Inbox::linger): whoever calls, waits for the answer and calls again is alone
-/// each time, and would only wait longer.
+/// Whether a [`linger`](Inbox::linger) is worth it. It only delays a lone caller, who waits for each answer before the next
+/// call.
 #[derive(Debug, Default)]
 pub(crate) struct Bursts {
     alone: u32,
 }
 
 impl Bursts {
-    /// After so many that came alone, the next one is thought to be alone as well.
+    /// After this many single arrivals the next is expected to be single too.
     const ENOUGH_ALONE: u32 = 8;
 
     const fn taken(&mut self, data: usize) {
         match data {
-            0 => {} // a report of the node's own threads says nothing about those outside
+            0 => {} // only reports of the node's own threads, which say nothing about callers and peers
             1 => self.alone = self.alone.saturating_add(1),
             _ => self.alone = 0,
         }
@@ -70,7 +70,7 @@ impl Bursts {
     }
 }
 
-/// Why something was not taken.
+/// Why the inbox refused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken {
     Full,
@@ -83,7 +83,7 @@ impl Inbox {
         Self { queues, arrived, there: AtomicUsize::new(0), max_requests }
     }
 
-    /// Never refused while the node thread lives; dropped, and with it any resolver in it, once it has gone.
+    /// Adds a report. Dropped, with any resolver in it, once the node thread has ended.
     pub(crate) fn control(&self, control: Control) {
         let mut queues = self.queues.lock();
         if !queues.gone {
@@ -92,7 +92,7 @@ impl Inbox {
         }
     }
 
-    /// Takes something from outside, if there is room.
+    /// Adds something from a peer or a caller, if there is room.
     pub(crate) fn data(&self, data: Data) -> Result<(), NotTaken> {
         let mut queues = self.queues.lock();
         if queues.closed {
@@ -116,16 +116,16 @@ impl Inbox {
         Ok(())
     }
 
-    /// With the lock held, so nobody else counts.
+    /// Updates the count, with the lock held, and wakes the node thread.
     fn arrived(&self, queues: &Queues) {
         self.there.store(queues.control.len() + queues.data.len(), Ordering::Relaxed);
         self.arrived.notify_one();
     }
 
-    /// Waits until something is there or `deadline` has passed; then takes all of it, in exchange for two empty queues.
+    /// Waits until there is something or `deadline` has passed, then takes everything, in exchange for two empty queues.
     ///
-    /// Returns when that was: not before any of it arrived. A lease must be in force at that time for the reads among it
-    /// ([`Core::set_time`](crate::core::Core::set_time)); it may have ended while this slept.
+    /// Returns a time at which all of it had arrived. That is the time at which a lease has to be in force for the reads among
+    /// it ([`Core::set_time`](crate::core::Core::set_time)): it may have run out while this slept.
     pub(crate) fn take(
         &self,
         deadline: Instant,
@@ -149,7 +149,7 @@ impl Inbox {
         if planted("time-of-before-the-wait") { before } else { Instant::now() }
     }
 
-    /// Waits until something is there or `deadline` has passed.
+    /// Waits until there is something or `deadline` has passed.
     pub(crate) fn sleep(&self, deadline: Instant) {
         let mut queues = self.queues.lock();
         while queues.control.is_empty() && queues.data.is_empty() {
@@ -159,13 +159,13 @@ impl Inbox {
         }
     }
 
-    /// Whether there is nothing to take, as far as one can tell at a glance.
+    /// Whether there seems to be nothing to take; no lock is taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.there.load(Ordering::Relaxed) == 0
     }
 
-    /// What comes in quick succession is better dealt with together: one message, one write, one sync. So this waits
-    /// for as long as more comes within microseconds, but never for what might come.
+    /// Waits while more keeps arriving every few microseconds: what is taken together becomes one message, one write and one
+    /// sync. When nothing more has arrived, it does not wait for what might.
     fn linger(&self) {
         let mut there = self.there.load(Ordering::Relaxed);
         let mut look = Instant::now();
@@ -184,14 +184,14 @@ impl Inbox {
         }
     }
 
-    /// From now on data is refused; what waits is given back.
+    /// Refuses data from now on, and returns what was waiting.
     pub(crate) fn close(&self) -> VecDeque<Data> {
         let mut queues = self.queues.lock();
         queues.closed = true;
         std::mem::take(&mut queues.data)
     }
 
-    /// From now on everything is dropped.
+    /// Drops everything, now and from now on.
     pub(crate) fn gone(&self) {
         let (control, data) = {
             let mut queues = self.queues.lock();

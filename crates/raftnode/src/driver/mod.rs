@@ -10,9 +10,9 @@
 //! | `oarlock-purge` | nothing, while it removes older snapshots | the disk |
 //! | `oarlock-watch` | nothing, while a node starts with a restore | the restore, for an election timeout |
 //!
-//! The node thread never waits for another of them, so no two can wait for each other. Nor does it wait for a disk, but for
-//! two things: a sole member has no writer thread, there it writes; and what is committed and no longer in the tail cache,
-//! because apply is that far behind, it reads back itself.
+//! The node thread never waits for another of these threads, so no two can wait for each other. It does not wait for a disk
+//! either, with two exceptions: a sole member has no writer thread, so the node thread writes; and committed entries that
+//! are no longer in the tail cache, because apply is far behind, it reads itself.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -56,6 +56,6 @@ fn panicked(thread: &'static str, panic: &(dyn Any + Send)) -> Arc<NodeError> {
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_else(|| "something that is no text".to_string());
+        .unwrap_or_else(|| "a panic without a message".to_string());
     Arc::new(NodeError::Panicked { thread, message })
 }

@@ -1,27 +1,29 @@
-//! Looking for work before going to sleep (a bounded spin).
+//! A bounded spin before going to sleep.
 
 use std::time::{Duration, Instant};
 
-/// To be put to sleep and woken takes tens of microseconds, as long as a fast disk takes to sync. A lone member's threads,
-/// which nobody else's disk or network keeps waiting, therefore look around for a moment, if the last wait was so short
-/// that it would have been worth it, and if there was little to do: where there is much, others need the processor more,
-/// and what comes meanwhile is better done together. It yields all the same.
+/// Decides whether to spin before sleeping.
+///
+/// Putting a thread to sleep and waking it takes tens of microseconds, as long as a sync takes on a fast disk. The threads of
+/// a lone member, which wait for no other disk or network, therefore look for work a little longer, provided that the last
+/// wait was short enough to make it worthwhile and that there was little to do: a busy node leaves the processor to other
+/// threads, and does better with larger batches anyway. Each turn of the spin yields.
 #[derive(Debug)]
 pub(super) struct Spin {
     worth_it: bool,
 }
 
 impl Spin {
-    /// Waits longer than this are slept through.
+    /// The longest spin.
     const LONGEST: Duration = Duration::from_micros(200);
-    /// So little was done since the last wait.
+    /// Pieces of work since the last wait that still count as little to do.
     const LITTLE: usize = 8;
 
     pub(super) const fn new() -> Self {
         Self { worth_it: false }
     }
 
-    /// Waits, after `done` pieces of work, with `look`, which finds something or does not, and then if need be with `sleep`.
+    /// Waits for something, `done` pieces of work after the last wait: polls `look`, and falls back to `sleep`.
     pub(super) fn wait<T>(
         &mut self,
         done: usize,

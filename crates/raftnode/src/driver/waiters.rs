@@ -1,4 +1,4 @@
-//! Who waits for which proposal on this node.
+//! The callers that wait for their proposals on this node.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -14,26 +14,26 @@ use super::padded::Padded;
 use crate::waiter::Resolver;
 use crate::{Applied, Busy, ChangeMembersError, ProposeError, Unknown};
 
-/// Deadlines of proposals that were answered long ago may be as many as those that wait, and this many more.
+/// How many deadlines of answered proposals may be kept, beyond as many as there are proposals waiting.
 const STALE_DEADLINES: usize = 1024;
 
-/// Answers that the apply thread has held back for longer than this, the node thread gives in its stead.
+/// After this time the node thread delivers the answers that the apply thread is holding back.
 const LATE: Duration = Duration::from_millis(1);
 
-/// Deadlines that are looked at in one go: many may pass at once, and the node has other things to do.
+/// Deadlines handled in one go. Very many may pass at once, and ticks must not wait for all of them.
 const LATE_AT_ONCE: usize = 4096;
 
-/// The waiters of a node. The caller registers, the apply thread answers, the node thread refuses and expires.
+/// The callers that wait, by proposal. Callers register, the apply thread answers, the node thread refuses and expires.
 ///
-/// They are this node's own proposals, of this start: so the sequence number alone says which.
+/// All of them are this node's own proposals of this incarnation, so the sequence number identifies each.
 #[derive(Debug)]
 pub(crate) struct Waiters<R> {
     origin: u64,
     incarnation: u64,
     table: Padded<Mutex<Table<R>>>,
     held: Padded<Mutex<Held<R>>>,
-    /// Nanoseconds from `epoch` to the next deadline, or earlier: a look at it needs no lock. `u64::MAX` for none. Written
-    /// with the table's lock held.
+    /// Nanoseconds from `epoch` to the next deadline, or to an earlier time; `u64::MAX` for none. Written with the table's lock
+    /// held, and read without it.
     earliest: Padded<AtomicU64>,
     epoch: Instant,
 }
@@ -41,9 +41,9 @@ pub(crate) struct Waiters<R> {
 #[derive(Debug)]
 struct Table<R> {
     waiting: HashMap<u64, Waiting<R>, BuildHasherDefault<Neighbours>>,
-    /// May hold some that were answered.
+    /// May include deadlines of proposals that were answered.
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
-    /// Of all proposals that are waited for: they are held somewhere until they are answered.
+    /// The sum over all waiting proposals, which are in memory somewhere until they are answered.
     bytes: usize,
     closed: bool,
 }
@@ -54,9 +54,9 @@ struct Waiting<R> {
     waiter: Waiter<R>,
 }
 
-/// Puts neighbours beside each other: sequence numbers are nearly consecutive, and nobody but this node chooses them. So
-/// those who are answered together are found in the same cache lines. The top bits are what a table tells apart those
-/// by that share a place.
+/// A hash that keeps neighbours together. Sequence numbers are nearly consecutive, and only this node chooses them, so no
+/// protection from collisions is needed, and those that are answered together share cache lines. The top seven bits, which
+/// the hash table compares first, differ too.
 #[derive(Default)]
 struct Neighbours(u64);
 
@@ -92,19 +92,19 @@ impl<R> Waiter<R> {
     }
 }
 
-/// Answers on their way to those who wait, several at once.
+/// The apply thread's answers, delivered several at a time.
 ///
-/// Given one by one, each would wake somebody who takes the processor from the one who answers, and proposes again, alone.
-/// So they are held back for a moment. If what is applied next takes longer than that, the node's thread gives them, at its
-/// next look around and before any deadline: see [`WaiterTable::give_late`].
+/// Delivered one by one, each would wake a caller that takes the processor from the apply thread and proposes again, alone.
+/// So answers are held back for a moment. If the next entry takes long to apply, the node thread delivers them instead,
+/// before any deadline passes: see [`WaiterTable::give_late`].
 #[derive(Debug)]
 pub(super) struct Answers<R> {
     waiters: Arc<Waiters<R>>,
-    /// Empty: kept for its room.
+    /// Always empty between calls; kept for its capacity.
     spare: Vec<(u64, Applied<R>)>,
 }
 
-/// What is held back, and since when something may have been.
+/// Answers that are held back, and a time before the first of them was added.
 #[derive(Debug)]
 struct Held<R> {
     answers: Vec<(u64, Applied<R>)>,
@@ -112,21 +112,21 @@ struct Held<R> {
 }
 
 impl<R> Answers<R> {
-    /// Held back at most.
+    /// How many answers are held back at most.
     const MOST: usize = 256;
-    /// Held back for about as long, and twice as long at most, while answers keep coming.
+    /// For how long, about, and at most twice as long, while answers keep coming.
     const LONGEST: Duration = Duration::from_micros(100);
 
     pub(super) const fn new(waiters: Arc<Waiters<R>>) -> Self {
         Self { waiters, spare: Vec::new() }
     }
 
-    /// Something is about to be applied.
+    /// A batch is about to be applied.
     pub(super) fn begin(&mut self) {
         self.waiters.held.lock().since = Instant::now();
     }
 
-    /// The result of a proposal, which may be anybody's.
+    /// Answers a proposal, if it is one of this node's.
     pub(super) fn give(&mut self, id: ProposalId, applied: Applied<R>) {
         if !self.waiters.is_own(id) {
             return;
@@ -134,7 +134,7 @@ impl<R> Answers<R> {
         let mut held = self.waiters.held.lock();
         held.answers.push((id.sequence, applied));
         let count = held.answers.len();
-        // The clock is read after 1, 2, 4, ... answers: it costs as much as many a state machine.
+        // Look at the clock only after 1, 2, 4, ... answers: that may cost as much as applying an entry.
         let due =
             count >= Self::MOST || count.is_power_of_two() && held.since.elapsed() > Self::LONGEST;
         drop(held);
@@ -144,7 +144,7 @@ impl<R> Answers<R> {
         }
     }
 
-    /// Nothing is held back any longer.
+    /// Delivers everything that is held back.
     pub(super) fn flush(&mut self) {
         std::mem::swap(&mut self.waiters.held.lock().answers, &mut self.spare);
         if !self.spare.is_empty() {
@@ -159,27 +159,27 @@ impl<R> Drop for Answers<R> {
     }
 }
 
-/// What the node thread does with waiters; it does not know the type of the answers.
+/// The node thread's view of the waiters, without the type of the answers.
 pub(crate) trait WaiterTable: Send + Sync + 'static {
     /// Ends a proposal without a result.
     fn refuse(&self, id: ProposalId, error: ProposeError);
     /// Answers a change of members.
     fn members(&self, id: ProposalId, result: Result<Arc<Cluster>, ChangeMembersError>);
-    /// Gives the answers that are held back because what is applied after them takes its time.
+    /// Delivers answers that the apply thread has been holding back for too long.
     fn give_late(&self, now: Instant);
-    /// Proposals whose deadline has passed, each said once: refuse them. If there are many, some of them; then the next
-    /// deadline is one that has passed.
+    /// Proposals whose deadline has passed, each returned once, to be refused. If there are very many, only some of them;
+    /// the next deadline is then one that has passed.
     fn expired(&self, now: Instant) -> Vec<ProposalId>;
     /// The next deadline, or an earlier time.
     fn next_deadline(&self) -> Option<Instant>;
     /// How many wait.
     fn len(&self) -> usize;
-    /// The node has ended: nobody knows about what is left, and nothing more is taken.
+    /// The node has ended: resolves what is left with *outcome unknown*, and refuses new ones.
     fn close(&self);
 }
 
 impl<R> Waiters<R> {
-    /// Those of the proposals that `origin` makes in this life of it.
+    /// For the proposals of this member in this incarnation.
     pub(crate) fn new(origin: u64, incarnation: u64) -> Self {
         let table = Table {
             waiting: HashMap::default(),
@@ -197,8 +197,8 @@ impl<R> Waiters<R> {
         }
     }
 
-    /// Registers a waiter for a proposal of `bytes`, and says whether that was done. If not, it has been refused:
-    /// because the node has ended, or because the proposals that wait would come to more than `max_bytes`.
+    /// Registers a waiter for a proposal of `bytes`. Returns false if the waiter was refused instead, because the node has
+    /// ended or the waiting proposals would come to more than `max_bytes`; a single one is always taken.
     pub(crate) fn register(
         &self,
         id: ProposalId,
@@ -228,9 +228,9 @@ impl<R> Waiters<R> {
         false
     }
 
-    /// Answers proposals of this node with the results of their application. Nobody may be waiting.
+    /// Answers proposals with their results, as far as somebody still waits for them.
     fn applied(&self, answers: &mut Vec<(u64, Applied<R>)>) {
-        // Whoever is woken asks for the lock next: so they are woken when it is free.
+        // Wake callers only after the lock is released, since they will want it next.
         let mut found = Vec::with_capacity(answers.len());
         let mut table = self.table.lock();
         for (sequence, applied) in answers.drain(..) {

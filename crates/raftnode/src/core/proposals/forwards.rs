@@ -10,11 +10,11 @@ use crate::proposal::Payload;
 use crate::wire::{Forward, ForwardKind, ForwardRefusal, ForwardReply};
 use crate::{Busy, ProposeError};
 
-/// Forwarded proposals that are remembered, so that a doubled one is appended once and answered the same.
+/// Forwarded proposals that a leader remembers, so that a duplicate frame is answered alike and not appended again.
 const MAX_SEEN: usize = 16_384;
 
 impl Proposals {
-    /// What was forwarded in `term` waits here, or was answered.
+    /// Remembers a proposal that was forwarded for `term`, and its answer if it has one.
     pub(super) fn remember(&mut self, id: ProposalId, term: u64, reply: Option<ForwardReply>) {
         if self.seen.insert(id, (term, reply)).is_none() {
             self.seen_order.push_back(id);
@@ -28,12 +28,12 @@ impl Proposals {
 }
 
 impl Core {
-    /// A member hands on a proposal. The answer is an event.
+    /// A proposal that a member forwards to this one as its leader. The answer comes as [`Event::ForwardReply`].
     pub fn handle_forward(&mut self, from: u64, forward: Forward) {
         if let Some((term, reply)) = self.proposals.seen.get(&forward.id)
             && *term == forward.term
         {
-            // Doubled on its way: the first answer holds, given or still to come, or one of the two would be a lie (O29).
+            // A duplicate frame. Both must get the same answer, now or later, or one of the two would be wrong (O29).
             if let Some(reply) = reply.clone() {
                 self.events.push_back(Event::ForwardReply { to: from, reply });
             }
@@ -74,14 +74,14 @@ impl Core {
                 let entry = entry_of(forward);
                 let change =
                     ChangeEntry::read(&convert::entry_view(&entry)).map_err(|_| invalid())?;
-                // Only a rescue that was written into the log itself may give orders.
+                // A change with a rescue epoch is not checked when applied: only a rescue may write it, into its own log.
                 change.filter(|change| change.rescue.is_none()).ok_or_else(invalid)?.proposal
             }
         };
         if proposed == Some(forward.id) { Ok(()) } else { Err(invalid()) }
     }
 
-    /// What was forwarded is appended in the term that it was meant for, or never.
+    /// A forwarded proposal is appended in the term that it names, or never.
     pub(super) fn is_for_this_term(&self, queued: &Queued) -> Result<(), ProposeError> {
         let raft = &self.raw.raft;
         let late = queued.forward.term != raft.term && !planted("forward-appended-in-a-later-term");
@@ -101,16 +101,15 @@ impl Core {
         let Some((leader, forward)) = self.proposals.forwarded.remove(&id) else { return };
         match *reply {
             ForwardReply::Refused { reason: ForwardRefusal::NotLeader { .. }, .. } => {
-                // It was not appended, so it can be handed to the next leader; should a doubled frame have made two
-                // answers of one question, the window sees to it that it takes effect once (O22).
-                // Another leader, or the same one in a later term, may be known by now.
+                // It was not appended, so it may go to the next leader. If a duplicate frame was answered differently, the
+                // window of applied ids still lets it take effect only once (O22).
                 self.proposals.deposed = (leader, forward.term);
                 self.proposals.queue_again(vec![forward]);
             }
             ForwardReply::Accepted { index, term, .. } if index > self.pipeline.committed => {
                 self.proposals.places.insert(index, term, forward);
             }
-            ForwardReply::Accepted { .. } => {} // committed already: the result is on its way, or the deadline ends it
+            ForwardReply::Accepted { .. } => {} // committed already: its result comes with the entry, or the deadline ends it
             ForwardReply::Refused { reason, .. } => {
                 let error = error_of(reason, from, forward.data.len());
                 self.events.push_back(Event::Refused { id, error });
@@ -119,7 +118,7 @@ impl Core {
     }
 }
 
-/// How a refusal travels.
+/// A refusal as it is sent to whoever forwarded the proposal.
 pub(super) const fn reason_of(error: &ProposeError) -> ForwardRefusal {
     match error {
         ProposeError::NotLeader { leader, .. } => ForwardRefusal::NotLeader { leader: *leader },
@@ -133,7 +132,7 @@ pub(super) const fn reason_of(error: &ProposeError) -> ForwardRefusal {
     }
 }
 
-/// What a refusal by `asked` means to whoever proposed, `bytes` with their header.
+/// The error that a refusal by member `asked` comes to, for a proposal of `bytes` with its header.
 const fn error_of(reason: ForwardRefusal, asked: u64, bytes: usize) -> ProposeError {
     match reason {
         ForwardRefusal::NotLeader { leader } => ProposeError::NotLeader { asked, leader },

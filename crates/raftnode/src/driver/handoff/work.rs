@@ -1,4 +1,4 @@
-//! How what was handed over becomes steps: each entry once, in order, without a gap (O22, O23).
+//! From the entries and snapshots handed over to the steps of an apply loop: in order, each once, without a gap (O22, O23).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ use crate::proposal::{Payload, Verdict};
 use crate::snapshot_head::SnapshotHead;
 use crate::{NodeError, ProposeError, SnapshotMark, Unknown};
 
-/// How often the one who waits for an answer of the node thread looks whether the node is stopping.
+/// How often a thread that waits for the node thread's answer checks whether the node is stopping.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
 /// What the current [`Apply`] consists of.
@@ -34,7 +34,7 @@ pub(super) enum Work {
     Restored { mark: SnapshotMark, head: Box<SnapshotHead>, announcement: Bytes },
 }
 
-/// Why nothing more is to be pulled.
+/// Why no more steps can be pulled.
 pub(super) enum End {
     Stopping,
     Failed(NodeError),
@@ -128,7 +128,8 @@ impl<R: Send + 'static> ApplyQueue<R> {
         }
     }
 
-    /// Asks the node thread, which never waits for this one. It answers at once, unless it has gone.
+    /// Has the node thread apply a change of the members. It answers at once, unless it has ended: it never waits for this
+    /// thread.
     fn members(
         &mut self,
         question: impl FnOnce(SyncSender<MembersApplied>) -> Control,
@@ -144,7 +145,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
             }
         };
         fail_point!("afterApplyOneConfChange", self.shared.id);
-        // What a removed member had under way takes no effect any more, and need not be told apart (O22).
+        // Proposals that a removed member still had in flight take no effect, so their ids need not be remembered (O22).
         for origin in self.members.gone() {
             self.window.close(origin);
         }
