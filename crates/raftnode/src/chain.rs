@@ -1,9 +1,9 @@
-//! Errors in log lines: whole, down to what the operating system said.
+//! Errors in log lines, with all their sources.
 
 use std::error::Error;
 use std::fmt;
 
-/// An error and its sources, one after the other. One that says no more than the one before it is left out.
+/// Formats an error followed by its sources, leaving out those whose text the one before already ends with.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {

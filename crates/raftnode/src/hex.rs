@@ -1,4 +1,4 @@
-//! Ids as everybody writes them.
+//! Member and cluster ids in hexadecimal, as etcd writes them.
 
 use std::fmt;
 

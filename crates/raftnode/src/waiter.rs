@@ -1,7 +1,7 @@
-//! A result that arrives later: waited for by a thread, or awaited by any executor.
+//! A oneshot channel for results, that a thread can wait for and any executor can await.
 //!
-//! One lock, one condition variable, one waker: nothing to poll, no runtime. The promise of O29 (a waiter always
-//! resolves) is kept by [`Resolver`]'s `drop`: whatever path loses it, its [`Pending`] gets [`Abandoned::abandoned`].
+//! It is one lock, one condition variable and one waker, and needs no runtime. [`Resolver`]'s `drop` keeps the promise that
+//! a waiter always resolves (O29): whichever path loses the resolver, its [`Pending`] gets [`Abandoned::abandoned`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,32 +13,32 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::planted::planted;
 
-/// The error that stands for "nobody will ever say": what a waiter gets when its other end is gone.
+/// Errors that a [`Pending`] can resolve with by itself, when nobody else does. Implemented by the errors of requests.
 pub trait Abandoned {
-    /// The most that is true when the answer was lost. For a proposal: its outcome is unknown.
+    /// What can be said when whoever had to answer is gone. For a proposal: its outcome is unknown.
     fn abandoned() -> Self;
 
-    /// The most that is true when the deadline is long over and nobody has said anything: the node thread hangs.
+    /// What can be said when the deadline is long past and no answer came, because the node thread hangs.
     fn overdue() -> Self;
 }
 
-/// How long after the deadline whoever waits gives up by itself.
+/// How long after its deadline a waiting thread gives up by itself.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// When this much time will have passed. One that is meant to be endless, such as `Duration::MAX`, is a century: no clock
-/// can count to its end.
+/// The instant `timeout` from now. A timeout that is meant to be endless, such as `Duration::MAX`, counts as a century, which
+/// an `Instant` can hold.
 pub(crate) fn after(timeout: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     Instant::now() + timeout.min(CENTURY)
 }
 
-/// A result that will arrive. Wait for it with [`wait`](Self::wait), or `.await` it.
+/// The pending result of a request: block on it with [`wait`](Self::wait), or `.await` it.
 ///
-/// It resolves in any case (O29): with the result, a refusal, or an error that says the outcome is unknown. Dropping
-/// it gives up the answer, not the request.
+/// It always resolves (O29): with the result, a refusal, or an error that says that the outcome is unknown. Dropping it gives
+/// up the answer, not the request.
 ///
-/// [`wait`](Self::wait) has a clock of its own, for the case that the node thread itself hangs in the disk (only a member
-/// that is alone writes there). Awaited it has none: then the executor's timeout is what ends the wait.
+/// [`wait`](Self::wait) also returns when the node thread itself hangs, which can happen in a cluster of one, where it writes
+/// to the disk. A future has no clock, so when awaiting in that situation use the executor's timeout.
 #[derive(Debug)]
 #[must_use = "the request goes on without it, but nobody learns how it ended"]
 pub struct Pending<T, E> {
@@ -74,20 +74,20 @@ pub(crate) fn pending<T, E: Abandoned>() -> (Resolver<T, E>, Pending<T, E>) {
 }
 
 impl<T, E: Abandoned> Pending<T, E> {
-    /// A result that is there already.
+    /// A result that is known already.
     pub(crate) fn ready(result: Result<T, E>) -> Self {
         let (resolver, pending) = pending();
         resolver.resolve(result);
         pending
     }
 
-    /// A result that its node promises by this time.
+    /// Sets the deadline by which the node answers.
     pub(crate) fn by(self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// Blocks until the result is there. Every request has a deadline, so this returns (O29): if the node itself hangs,
-    /// in a disk that never answers for example, a second after that deadline.
+    /// Blocks until there is a result. Every request has a deadline, so this returns (O29); if the node itself hangs, in a
+    /// disk write for example, a second after the deadline.
     ///
     /// # Errors
     /// Whatever the request ended with.
@@ -113,10 +113,10 @@ impl<T, E: Abandoned> Pending<T, E> {
 }
 
 impl<T, E> Pending<T, E> {
-    /// Blocks for at most `timeout`; gives itself back if there is no result yet.
+    /// Blocks for at most `timeout`.
     ///
     /// # Errors
-    /// The pending result, to wait on again.
+    /// There is no result yet; the error is the pending result itself, to wait for again.
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<T, E>, Self> {
         let deadline = after(timeout);
         let mut state = self.slot.state.lock();
@@ -133,7 +133,7 @@ impl<T, E> Pending<T, E> {
         }
     }
 
-    /// Whether the result is there, so that waiting would not block.
+    /// Whether there is a result, so that waiting would not block.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.slot.state.lock().value.is_some()
@@ -156,7 +156,7 @@ impl<T, E> Future for Pending<T, E> {
 }
 
 impl<T, E: Abandoned> Resolver<T, E> {
-    /// Resolves the other end.
+    /// Resolves the [`Pending`].
     pub(crate) fn resolve(mut self, result: Result<T, E>) {
         self.fill(result);
     }

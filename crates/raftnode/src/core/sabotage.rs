@@ -1,4 +1,4 @@
-//! Bugs in the ready loop, to order: see `planted.txt`. The loop itself stays free of them.
+//! The planted bugs of the ready loop (see `planted.txt`), kept here so that the loop itself stays readable.
 
 use raft::{RawNode, StateRole};
 

@@ -1,18 +1,17 @@
-//! What happens at the node thread because time passes: ticks, deadlines, watching the disk.
+//! What the node thread does as time passes: ticks, deadlines, the early election, and the end of a removed node.
 
 use std::time::{Duration, Instant};
 
 use super::node::Node;
 use crate::{NodeEnd, ProposeError, ReadError, Role, Unknown};
 
-/// How long a removed node goes on, so that what it has said, says again, and has been told, gets through (etcd waits as
-/// long).
+/// How long a removed node keeps running, so that its last messages, and the answers to them, get through; as in etcd.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
-/// How long a starting node watches for peers before it gives up on an early election.
+/// How long a starting node waits for a majority to connect before it gives up on an early election; as in etcd.
 pub(super) const EARLY_ELECTION: Duration = Duration::from_secs(5);
-/// How often it looks.
+/// How often it checks.
 pub(super) const EARLY_ELECTION_POLL: Duration = Duration::from_millis(50);
-/// How long nothing may happen: the node thread looks around all the same.
+/// The node thread wakes at least this often, even if nothing happens.
 pub(super) const IDLE: Duration = Duration::from_secs(1);
 
 impl Node {
@@ -61,10 +60,10 @@ impl Node {
         }
     }
 
-    /// Ends proposals whose deadline has passed, a bounded number at a time: the rest follow in the next turn of the loop, so
-    /// that no tick waits for them (O12).
+    /// Ends proposals whose deadline has passed, a bounded number per turn of the loop, so that ticks do not wait for very
+    /// many of them (O12).
     fn expire_proposals(&mut self, now: Instant) {
-        self.waiters.give_late(now); // before it is too late for them
+        self.waiters.give_late(now); // first, so that what has an answer does not expire
         let expired = self.waiters.expired(now);
         if expired.is_empty() {
             return;
@@ -79,7 +78,7 @@ impl Node {
         }
     }
 
-    /// The tick waits for nothing (O12).
+    /// Ticks wait for nothing (O12).
     fn on_tick(&mut self, now: Instant) {
         let (ticks, skipped) = self.ticker.take(now);
         if ticks > 0 {
@@ -90,8 +89,8 @@ impl Node {
         }
     }
 
-    /// Once a majority is connected, an election need not wait for long; two ticks are left, for the heartbeat of a
-    /// leader that there may be (etcd #9333).
+    /// Once a majority is connected, shortens the wait for the first election to two ticks, in which the heartbeat of an
+    /// existing leader can arrive (etcd #9333).
     fn hasten_election(&mut self, now: Instant) {
         let Some(until) = self.early_election else { return };
         if now >= until || self.core.vitals().leader != 0 {
@@ -112,7 +111,7 @@ impl Node {
         }
     }
 
-    /// Once a tick: what changes too often to be published each time.
+    /// Publishes, once per tick, what changes too often to be published each time.
     pub(super) fn count(&mut self) {
         let core = &self.core;
         let now = (core.read_retries(), core.ticks_skipped(), core.inflight_pauses());

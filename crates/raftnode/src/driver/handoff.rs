@@ -167,10 +167,10 @@ impl<R: Send + 'static> ApplyQueue<R> {
         None
     }
 
-    /// Whether it is time to give [`snapshot`](Self::snapshot) a view: enough entries were applied since the last one and,
-    /// if the state takes more than 64 MiB, enough bytes; or a follower needs one. Spin after every [`Apply`].
+    /// Whether to call [`snapshot`](Self::snapshot) now: enough entries were applied since the last one and, if the state is
+    /// larger than 64 MiB, enough bytes; or a follower needs one. Check it after every [`Apply`].
     ///
-    /// `state_bytes` is about what a snapshot would take; 0 if that is not known.
+    /// `state_bytes` is about the size of a snapshot; 0 if that is not known.
     #[must_use]
     pub fn snapshot_due(&self, state_bytes: u64) -> bool {
         let index = self.applied.0;

@@ -1,4 +1,6 @@
-//! The node thread: takes what arrived, asks the core what to do, and sees to it.
+//! The node thread: gives the core what has arrived, and carries out what it asks for.
+//!
+//! The loop and the stages of a Ready are here; `control`, `data` and `events` are the three things it has to react to.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ mod control;
 mod data;
 mod events;
 
-/// About how much memory a stage holds beside its entries, and each message that waits for it.
+/// About how much memory a persist stage takes beside its entries, and so does each message that waits for it.
 const STAGE_BYTES: u64 = 256;
 
 /// The other threads, as the node thread sees them.
@@ -54,31 +56,31 @@ pub(super) struct Node {
     pub(super) reads: Reads,
     pub(super) transfers: Transfers,
 
-    /// Writes under way: number, when, how many bytes.
+    /// Writes in flight: number, when it was submitted, bytes.
     pub(super) writes: VecDeque<(u64, Instant, u64)>,
     pub(super) unsynced: u64,
-    /// Empty between two looks at the inbox; kept for its room.
+    /// Always empty between two batches from the inbox; kept for its capacity.
     proposals: Framer,
-    /// Bytes handed over to be applied.
+    /// Bytes handed to the apply loop and not applied yet.
     pub(super) unapplied: u64,
-    /// A snapshot was handed over, to become the state.
+    /// A snapshot was handed to the apply loop and is not restored yet.
     pub(super) restoring: bool,
 
     started: Instant,
     pub(super) ticker: Ticker,
     pub(super) apply_watch: ApplyWatch,
     pub(super) early_election: Option<Instant>,
-    /// The newest snapshot of its own whose mark was given to the log: marks never go back (O27).
+    /// Index of the newest snapshot of its own state that was marked in the log: marks never go back (O27).
     marked: u64,
-    /// Stop when leadership has been handed over, or at this time.
+    /// Set while stopping with a transfer: stop when leadership has been handed over, at this time at the latest.
     pub(super) leaving: Option<Instant>,
-    /// Removed: end when everything has left, or at this time.
+    /// Set when this member was removed: end when everything has been sent, at this time at the latest.
     pub(super) removed_until: Option<Instant>,
     pub(super) refused_logged: Option<Instant>,
     pub(super) ending: Option<NodeEnd>,
     /// What was last published.
     shown: Option<(Vitals, u64)>,
-    /// What the core had counted when it was last added to the counters.
+    /// The core's own counts as of when they were last added to the counters.
     pub(super) counted: (u64, u64, u64),
 }
 
@@ -128,14 +130,14 @@ impl Node {
         node
     }
 
-    /// Until the node ends. A panic, here or in raft-rs, ends the node and not the process.
+    /// Runs until the node ends. A panic, here or in raft-rs, ends the node and not the process.
     pub(super) fn run(mut self) {
         let run = std::panic::AssertUnwindSafe(|| self.serve());
         let end = match std::panic::catch_unwind(run) {
             Ok(Ok(end)) => end,
             Ok(Err(error)) => NodeEnd::Failed(Arc::new(error)),
             Err(panic) => {
-                // raft-rs panics when its storage fails: then that is the reason to give.
+                // raft-rs panics when its storage fails; then the storage error is the reason to report.
                 let storage = self.core.take_storage_error().map(|error| Arc::new(error.into()));
                 NodeEnd::Failed(storage.unwrap_or_else(|| panicked("oarlock-node", &*panic)))
             }
@@ -143,7 +145,7 @@ impl Node {
         let (shared, waiters) = (Arc::clone(&self.shared), Arc::clone(&self.waiters));
         let finish = std::panic::AssertUnwindSafe(|| self.finish(end));
         if let Err(panic) = std::panic::catch_unwind(finish) {
-            // The transport's or the observer's. Whoever waits is told all the same (O14, O29).
+            // A panic of the transport or the observer. Waiters are answered all the same (O14, O29).
             waiters.close();
             let end = NodeEnd::Failed(panicked("oarlock-node", &*panic));
             shared.publish(|published| published.end = published.end.take().or(Some(end)));
@@ -173,7 +175,7 @@ impl Node {
         }
     }
 
-    /// Asks the core until it has nothing more to do.
+    /// Carries out what the core asks for, until it asks for nothing more.
     fn poll(&mut self) -> Result<(), NodeError> {
         self.core.set_pressure(self.pressure());
         self.core.hold_apply(self.is_apply_full());
@@ -186,7 +188,7 @@ impl Node {
             self.carry_out(effects)?;
             self.on_events()?;
             if self.is_apply_full() {
-                // One Ready at a time, for heartbeats and the disk go on; what is committed stays in the log.
+                // Take one Ready per turn, so that heartbeats and writes go on; what is committed stays in the log.
                 self.core.hold_apply(true);
                 break;
             }
@@ -199,7 +201,7 @@ impl Node {
         Ok(())
     }
 
-    /// The stages of one Ready, in their order.
+    /// Carries out the stages of one Ready, in order.
     fn carry_out(&mut self, effects: Effects) -> Result<(), NodeError> {
         let Effects { mut now, persist, after_persist, apply } = effects;
         if planted("role-after-messages") {
@@ -215,7 +217,7 @@ impl Node {
             self.reads.confirm(reads.tokens, reads.index);
             self.answer_reads();
             if planted("loop-waits-for-readers") && !self.reads.is_empty() {
-                std::thread::sleep(Duration::from_secs(60)); // longer than anybody who is watched has patience
+                std::thread::sleep(Duration::from_secs(60)); // longer than any test waits
             }
         }
         if !now.messages.is_empty() {
@@ -223,7 +225,7 @@ impl Node {
             self.out.send(now.messages, self.core.gone()); // O4
             fail_point!("raftAfterLeaderSend", self.shared.id);
         }
-        // A leader's own proposals can wait for a moment: the followers have them already (O4).
+        // Nobody else waits for a leader's own write: the followers already have the entries (O4).
         let awaited = self.core.vitals().role != Role::Leader || !after_persist.messages.is_empty();
         let waiting = STAGE_BYTES * (1 + after_persist.messages.len() as u64);
         self.held.hold(after_persist); // O7
@@ -250,7 +252,7 @@ impl Node {
         }
     }
 
-    /// The bound of what waits to be applied: this, and one more batch.
+    /// Whether the apply loop is too far behind to be given more. It is given whole batches, so one may exceed the limit.
     fn is_apply_full(&self) -> bool {
         self.unapplied > self.shared.config.max_apply_backlog
     }
@@ -262,7 +264,7 @@ impl Node {
         Ok(())
     }
 
-    /// O16: raft-rs first, then what waited for it.
+    /// Tells raft-rs what is durable, and only then releases what waited for it (O16).
     fn persisted(&mut self, number: u64) -> Result<(), NodeError> {
         while let Some(&(first, _, bytes)) = self.writes.front()
             && first <= number
@@ -303,14 +305,14 @@ impl Node {
         self.shared.counters.reads.add(answered);
     }
 
-    /// What the state holds: nothing while the apply loop has yet to restore the snapshot that it begins with, which the
-    /// core takes for applied (O24).
+    /// What the state machine shows. That is nothing while the apply loop still has to restore the snapshot it starts with,
+    /// although the core counts it as applied (O24).
     fn applied(&self) -> u64 {
         let empty = self.shared.is_to_be_restored() && !planted("read-before-the-restore");
         if empty { 0 } else { self.core.applied() }
     }
 
-    /// Shows the vitals to everybody, if they have changed.
+    /// Publishes the vitals, if they have changed.
     fn publish(&mut self) {
         let mut vitals = Vitals { applied: self.applied(), ..self.core.vitals() };
         if planted("commit-published-after-apply") {
@@ -334,8 +336,8 @@ impl Node {
         }
     }
 
-    /// Even a message without entries makes a stage that waits for the disk. If that hangs for long enough, the node hears
-    /// nobody any more.
+    /// Whether to drop all messages of peers. Even a message without entries leads to a persist stage, and these pile up while
+    /// the disk hangs.
     fn is_flooded(&self) -> bool {
         self.unsynced / 2 > self.shared.config.max_unsynced_bytes
             && !planted("messages-pile-up-behind-a-disk")
@@ -350,7 +352,7 @@ impl Node {
     }
 }
 
-/// What the core says, and what only the driver knows.
+/// The core's status, completed with what only the driver knows.
 pub(super) fn status(core: &Core, shared: &Shared, unapplied: u64) -> Status {
     let mut status = core.status();
     if shared.is_to_be_restored() {

@@ -1,4 +1,4 @@
-//! What leaves the node: messages, forwarded proposals, snapshots.
+//! What the node sends: messages, forwarded proposals, snapshots.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Outbox {
         &self.transport
     }
 
-    /// Sends what may leave now, in order, without what must not or need not (O10).
+    /// Sends messages in order, except those that must not or need not be sent (O10).
     pub(super) fn send(&mut self, messages: Vec<Message>, gone: &BTreeSet<u64>) {
         let mut envelopes = Vec::with_capacity(messages.len());
         for message in prune_messages(messages, gone) {
@@ -83,7 +83,7 @@ impl Outbox {
         }
     }
 
-    /// A heartbeat that leaves later than twice its interval tells of a node thread that had no time (O11).
+    /// Reports a heartbeat that leaves later than twice its interval: the node thread is overloaded, or was blocked (O11).
     fn observe_heartbeat(&mut self, to: u64) {
         let interval = self.shared.config.heartbeat_interval;
         if interval.is_zero() {

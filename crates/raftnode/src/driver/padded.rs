@@ -1,9 +1,9 @@
-//! What one thread writes all the time, kept away from what others read.
+//! Protection from false sharing.
 
 use std::ops::Deref;
 
-/// A value with cache lines of its own. Two threads that write side by side in one line wait for each other at every write;
-/// processors fetch lines in pairs.
+/// A value with cache lines of its own, so that a thread that writes it often does not slow down others that use its
+/// neighbours. 128 bytes, because processors fetch lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);

@@ -24,7 +24,7 @@ use crate::wire::{self, Hello, Inbound};
 /// [`NodeBuilder::queries`](crate::NodeBuilder::queries).
 pub(super) type Queries = Arc<dyn Fn(&str, Bytes) -> Option<Bytes> + Send + Sync>;
 
-/// What arrives from peers. Called on the transport's threads; nothing here waits, except for a snapshot to be taken.
+/// The transport's [`Handler`]. Called on the transport's threads; only receiving a snapshot blocks.
 pub(super) struct PeerHandler {
     shared: Arc<Shared>,
     queries: Option<Queries>,
@@ -65,7 +65,7 @@ impl PeerHandler {
         shared.inbox.control(Control::SnapshotArrived { from, message, reply });
         match answer.recv_timeout(shared.config.stop_timeout) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(StepError::Stale)) => Ok(()), // it is not needed: the log is that far
+            Ok(Err(StepError::Stale)) => Ok(()), // not needed: the log already has what it holds
             Ok(Err(error)) => Err(Refusal::rejected(error.to_string())),
             Err(_) => Err(Refusal::Stopping),
         }
@@ -103,7 +103,7 @@ impl Handler for PeerHandler {
         let transport = self.shared.transport.get();
         let connected =
             transport.is_some_and(|transport| transport.active_since(peer.id).is_some());
-        // While it is connected elsewhere, what it holds grows faster than its hello can say.
+        // If another of its connections is in use, its log may have grown since it sent this hello.
         if let (Some(matched), false) = (matched, connected)
             && hello.last_index < matched
         {
@@ -117,7 +117,7 @@ impl Handler for PeerHandler {
             && !peer.urls.is_empty()
             && let Err(error) = transport.add_peer(peer.id, &peer.urls)
         {
-            // A member that lags behind must be able to answer a leader that it has not yet heard of.
+            // A member that lags behind must be able to answer a leader whose addition it has not applied yet.
             log::debug!(id:% = Hex(self.shared.id), peer:% = Hex(peer.id), error:%; "a peer's URLs cannot be used");
         }
         Ok(())
@@ -138,7 +138,7 @@ impl Handler for PeerHandler {
             Inbound::ForwardReply(reply) => Data::ForwardReply { from, reply },
         };
         if self.shared.inbox.data(data).is_err() {
-            self.shared.counters.messages_shed.add(1); // as a network loses it
+            self.shared.counters.messages_shed.add(1); // as if the network had lost it
         }
         Ok(())
     }
@@ -177,14 +177,14 @@ impl Handler for PeerHandler {
     }
 }
 
-/// Which peers the transport knows, by what URLs.
+/// The peers that were added to the transport, with their URLs.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     peers: BTreeMap<u64, Vec<String>>,
 }
 
 impl Known {
-    /// Lets the transport know these members, whatever else it knows.
+    /// Adds these members to the transport, or updates their URLs.
     pub(super) fn add(
         &mut self,
         own: u64,
@@ -207,7 +207,7 @@ impl Known {
         }
     }
 
-    /// Lets the transport follow the members, and forget those who are gone.
+    /// Adds the members to the transport, and removes those who are gone.
     pub(super) fn follow(
         &mut self,
         own: u64,
@@ -226,19 +226,19 @@ impl Known {
     }
 }
 
-/// Tells whether heartbeats leave on time (O11).
+/// Detects heartbeats that leave late (O11); etcd's `contention.TimeoutDetector`.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
     last: BTreeMap<u64, Instant>,
 }
 
 impl Heartbeats {
-    /// After a change of role the clock begins anew.
+    /// Starts over, after a change of role.
     pub(super) fn reset(&mut self) {
         self.last.clear();
     }
 
-    /// A heartbeat leaves now; by how much it is later than `expected` after the last one.
+    /// A heartbeat to a peer leaves now. Returns how much later than `expected` after the last one it is, if it is.
     pub(super) fn observe(
         &mut self,
         to: u64,

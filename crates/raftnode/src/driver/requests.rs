@@ -1,4 +1,4 @@
-//! What callers wait for at the node thread: reads and transfers of leadership.
+//! Reads and transfers of leadership that callers wait for.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::planted::planted;
 use crate::waiter::Resolver;
 use crate::{Busy, ReadError, TransferError};
 
-/// How often deadlines of reads are looked at: a read may end this much later than it asked to.
+/// How often the deadlines of reads are checked: a read may end this much after its deadline.
 const GRAIN: Duration = Duration::from_millis(50);
 
 /// Reads, from the request until this node has applied their index (O24).
@@ -16,7 +16,7 @@ pub(super) struct Reads {
     max: usize,
     next: u64,
     waiting: BTreeMap<u64, (Resolver<u64, ReadError>, Instant)>,
-    /// Confirmed, by the index that must be applied.
+    /// Reads whose round was confirmed, by the index that has to be applied first.
     confirmed: BTreeMap<u64, Vec<u64>>,
 }
 
@@ -25,7 +25,7 @@ impl Reads {
         Self { max, next: 0, waiting: BTreeMap::new(), confirmed: BTreeMap::new() }
     }
 
-    /// Takes a read and gives it a number, unless there are too many.
+    /// Adds a read and returns its token, unless too many wait.
     pub(super) fn take(
         &mut self,
         resolver: Resolver<u64, ReadError>,
@@ -49,7 +49,7 @@ impl Reads {
         self.confirmed.entry(index).or_default().extend(tokens);
     }
 
-    /// Answers what `applied` is far enough for; how many.
+    /// Answers the reads for which `applied` is far enough, and returns how many.
     pub(super) fn answer(&mut self, applied: u64) -> u64 {
         let mut answered = 0;
         while let Some(first) = self.confirmed.first_entry()
@@ -66,7 +66,7 @@ impl Reads {
         answered
     }
 
-    /// Ends the reads whose deadline has passed, and says which they were, in ascending order.
+    /// Ends the reads whose deadline has passed, and returns their tokens in ascending order.
     pub(super) fn expire(&mut self, now: Instant, error: &ReadError) -> Vec<u64> {
         let late =
             |(token, (_, deadline)): (&u64, &(_, Instant))| (*deadline <= now).then_some(*token);
@@ -85,7 +85,7 @@ impl Reads {
         expired
     }
 
-    /// When to look at deadlines again.
+    /// When to check deadlines again.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         (!self.waiting.is_empty()).then_some(now + GRAIN)
     }
@@ -97,7 +97,7 @@ impl Reads {
     }
 }
 
-/// Transfers of leadership that were begun.
+/// Transfers of leadership in progress.
 #[derive(Debug)]
 pub(super) struct Transfers {
     max: usize,
@@ -123,7 +123,7 @@ impl Transfers {
         self.waiting.push((to, resolver, deadline));
     }
 
-    /// This node sees a leader.
+    /// This node sees a leader, or none (0): resolves the transfers to it.
     pub(super) fn leader(&mut self, leader: u64) {
         let (done, waiting) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(to, ..)| *to == leader);

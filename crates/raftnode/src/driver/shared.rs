@@ -26,15 +26,15 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) observer: Arc<dyn Observer>,
-    /// Bytes that the log holds, as the writer last said.
+    /// Bytes that the log holds, as last reported by the writer.
     pub(crate) log_bytes: AtomicU64,
-    /// Steps that the apply loop has taken: if they stand still, so does it.
+    /// Steps that the apply loop has taken, by which the node thread sees whether it makes progress.
     pub(crate) apply_steps: Padded<AtomicU64>,
-    /// The apply loop has yet to restore the snapshot that it began with.
+    /// The apply loop still has to restore the snapshot that it started with.
     pub(crate) begins_with_restore: AtomicBool,
-    /// What the node thread is writing itself, for others to watch.
+    /// A write in progress on the node thread, for others to watch.
     pub(crate) inline_write: InlineWrite,
-    /// The node thread writes the log itself.
+    /// Whether the node thread writes the log itself.
     pub(crate) writes_inline: AtomicBool,
     pub(crate) transport: OnceLock<Arc<dyn Transport>>,
     sequence: Padded<AtomicU64>,
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     changed: Condvar,
 }
 
-/// What the node thread publishes, so that nobody has to ask it.
+/// What the node thread publishes, for others to read without asking it.
 pub(crate) struct Published {
     pub(crate) vitals: Vitals,
     /// The last index known to be durable here.
@@ -52,7 +52,7 @@ pub(crate) struct Published {
     /// The births that members have published.
     pub(crate) births: BTreeMap<u64, u64>,
     pub(crate) cluster: Arc<Cluster>,
-    /// Those with whom nothing is spoken any more.
+    /// Removed members, whose connections are refused.
     pub(crate) gone: BTreeSet<u64>,
     /// The last full status that was asked for.
     pub(crate) status: Status,
@@ -102,13 +102,14 @@ impl Shared {
         }
     }
 
-    /// An id that no other proposal has or had (O22): the incarnation is new with every start.
+    /// An id that no other proposal has ever had (O22): each start has an incarnation of its own.
     pub(crate) fn next_id(&self) -> ProposalId {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         ProposalId { origin: self.id, incarnation: self.incarnation, sequence }
     }
 
-    /// Whether the state is behind the snapshot that the node calls applied. Nobody may look at it yet (O24).
+    /// Whether the state machine still has to restore the snapshot that the core counts as applied. Until then no read may
+    /// be answered (O24).
     pub(crate) fn is_to_be_restored(&self) -> bool {
         self.begins_with_restore.load(Ordering::Acquire)
     }
@@ -130,7 +131,7 @@ impl Shared {
         self.read(|published| Arc::clone(&published.cluster))
     }
 
-    /// Waits until `found` finds something in what is published.
+    /// Waits until `found` returns something for what is published, or the timeout has passed.
     pub(crate) fn wait<T>(
         &self,
         timeout: Option<Duration>,

@@ -20,10 +20,10 @@ use crate::planted::planted;
 use crate::snapshot_head::{SnapshotHead, SnapshotHeadError};
 use crate::{NodeError, SnapshotError, SnapshotId, SnapshotStore, SnapshotView, wire};
 
-/// Snapshots under way at a time (O10), as in etcd.
+/// Snapshots that are sent at the same time, at most (O10), as in etcd.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// Opens a stored snapshot: its head, checked, and what the state machine reads to its end.
+/// Opens a stored snapshot: returns its verified head, and the rest for the state machine to read.
 pub(super) fn open(
     store: &dyn SnapshotStore,
     id: SnapshotId,
@@ -40,7 +40,8 @@ pub(super) fn open(
     Ok((head, source.content))
 }
 
-/// Removes what is older, on a thread of its own: a large file takes its time, and the node thread waits for no disk (O12).
+/// Removes older snapshots, on a thread of its own: removing a large file takes time, and the node thread must not wait for a
+/// disk (O12).
 pub(super) fn purge(shared: &Arc<Shared>, keep_from: u64) {
     let (id, snapshots) = (shared.id, Arc::clone(&shared.snapshots));
     let purge = move || {
@@ -57,7 +58,7 @@ pub(super) fn purge(shared: &Arc<Shared>, keep_from: u64) {
     }
 }
 
-/// Writes a snapshot of the own state on a thread of its own, and reports how that ended.
+/// Writes a snapshot of this node's state, on a thread of its own, and reports how that ended.
 pub(super) fn write(
     shared: &Arc<Shared>,
     head: SnapshotHead,
@@ -84,7 +85,7 @@ pub(super) fn write(
                 worker.inbox.control(Control::SnapshotTaken { mark: head.mark, announcement });
             }
             Ok(Err(error)) => {
-                // The log keeps what the snapshot would have covered; the next one may succeed.
+                // Nothing is lost: the log is not compacted, and the next snapshot may succeed.
                 log::warn!(id:% = Hex(worker.id), index = head.mark.index, error:% = Chain(&error); "a snapshot could not be written");
                 worker.counters.snapshots_failed.add(1);
             }
@@ -134,17 +135,17 @@ fn write_file(
 /// The snapshots that are being sent.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
-    /// How many of each index.
+    /// How many are being sent, by index.
     indexes: BTreeMap<u64, usize>,
 }
 
 impl Sending {
-    /// The oldest: nothing after it may be released (O26).
+    /// The index of the oldest: what follows it must stay in the log (O26).
     pub(super) fn oldest(&self) -> Option<u64> {
         self.indexes.keys().next().copied()
     }
 
-    /// One more; whether it may be sent.
+    /// Counts one more, and returns whether that is within the limit.
     fn begin(&mut self, index: u64) -> bool {
         *self.indexes.entry(index).or_default() += 1;
         self.indexes.values().sum::<usize>() <= MAX_IN_FLIGHT
@@ -159,8 +160,8 @@ impl Sending {
         }
     }
 
-    /// Starts to send what raft-rs wants sent. The outcome comes as [`Control::SnapshotSent`], always, also when it is
-    /// not sent at all (O10): raft-rs stops replicating to the follower until it hears of it.
+    /// Starts to send the snapshot of a `MsgSnapshot`. Its outcome is always reported as [`Control::SnapshotSent`], even if it
+    /// is not sent at all (O10): until then raft-rs does not replicate to the follower.
     pub(super) fn send(
         &mut self,
         shared: &Arc<Shared>,
@@ -204,7 +205,8 @@ impl Sending {
     }
 }
 
-/// What a stored snapshot holds, opened by whoever reads it: the node thread waits for no disk (O12).
+/// The content of a stored snapshot, opened on first read by the transport's thread, because the node thread must not wait
+/// for a disk (O12).
 struct Content {
     store: Arc<dyn SnapshotStore>,
     id: SnapshotId,
@@ -221,7 +223,7 @@ impl Read for Content {
     }
 }
 
-/// Reports when dropped, so that no path forgets to.
+/// Reports the outcome when dropped, so that no path can forget to.
 struct Report {
     shared: Arc<Shared>,
     to: u64,
@@ -242,8 +244,8 @@ impl Drop for Report {
     }
 }
 
-/// Stores a snapshot that a peer streams: whole, verified by the transport chunk by chunk, synced (O25). Its head must
-/// say what its message says.
+/// Stores a snapshot that a peer streams, completely and durably (O25); the transport verifies each chunk. Its head has to
+/// agree with the message that came with it.
 pub(super) fn store(
     store: &dyn SnapshotStore,
     message: &Message,

@@ -1,4 +1,4 @@
-//! What an apply loop is given to do.
+//! The steps of an apply loop.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -8,16 +8,15 @@ use oarlock_membership::{Cluster, ProposalId};
 
 use crate::{Committed, SnapshotId};
 
-/// One thing to be done by an apply loop. A kind that it does not know could not be left out, so there will be no other
-/// without a new major version.
+/// One step for an apply loop to carry out. Exhaustive on purpose: a loop must not skip a kind that it does not know, so a
+/// new kind is a breaking change.
 pub enum Step {
-    /// Something that was proposed.
+    /// A committed proposal, to be applied to the state.
     Command(Command),
-    /// The members from here on. At the start, after a change, and after a snapshot.
+    /// The members from here on: at the start, after a change, and after a snapshot.
     Members(Arc<Cluster>),
-    /// Replace the state by this snapshot. Read the content to its end, and verify it, before anything is swapped: its
-    /// chunks are checked as they are read, and an error may come late. Only at the start, or with newer state of a
-    /// leader; never backwards (O23).
+    /// Replace the state by this snapshot, which is always newer than the state (O23). Read the content to its end before
+    /// the old state is given up: it is verified as it is read, so an error may come late.
     Snapshot {
         /// Which: the last entry that it covers.
         id: SnapshotId,
@@ -38,7 +37,7 @@ impl std::fmt::Debug for Step {
     }
 }
 
-/// A committed proposal, and the ticket of whoever waits for its result.
+/// A committed proposal; give it to [`Apply::answer`](crate::Apply::answer) with its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Command {
@@ -48,12 +47,12 @@ pub struct Command {
     pub term: u64,
     /// What was proposed; see [`Committed::data`] for what it holds on to.
     pub data: Bytes,
-    /// Who proposed it: its origin is a member's id.
+    /// The proposal's id; its origin is the member that proposed it.
     pub id: ProposalId,
 }
 
 impl Command {
-    /// As a state machine takes it.
+    /// The same, as [`StateMachine::apply`](crate::StateMachine::apply) takes it.
     #[must_use]
     pub const fn committed(&self) -> Committed<'_> {
         Committed { index: self.index, term: self.term, data: &self.data }

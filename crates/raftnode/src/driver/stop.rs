@@ -25,7 +25,7 @@ impl Node {
         }
     }
 
-    /// O14: stop accepting, finish the write in hand, stop the transport, close the log; each within bounds.
+    /// Stops accepting, finishes the write in progress, stops the transport, closes the log; each within bounds (O14).
     pub(super) fn finish(mut self, end: NodeEnd) {
         let timeout = self.shared.config.stop_timeout;
         let id = self.shared.id;
@@ -34,7 +34,7 @@ impl Node {
             match data {
                 Data::Propose { proposal, .. } => self.refuse(proposal.id(), ProposeError::Stopped),
                 Data::Transfer { resolver, .. } => resolver.resolve(Err(TransferError::Stopped)),
-                _ => {} // reads say "stopped" when they are dropped, and messages may be lost
+                _ => {} // reads resolve as stopped when they are dropped, and messages may be lost
             }
         }
         self.core.refuse_waiting(&ProposeError::Stopped);
@@ -51,7 +51,7 @@ impl Node {
         }
         self.out.transport().stop();
         fail_point!("raftAfterTransportStop", id);
-        self.shared.inbox.gone(); // and with it every question of the apply thread
+        self.shared.inbox.gone(); // which also ends every wait of the apply loop for this thread
         drop(self.threads.apply);
         let applied =
             self.threads.apply_done.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
@@ -76,7 +76,7 @@ impl Node {
         let status = status(&self.core, &self.shared, self.unapplied);
         self.shared.publish(|published| {
             published.status = status;
-            (published.vitals.role, published.vitals.leader) = (Role::Follower, 0); // it leads nobody, and follows nobody
+            (published.vitals.role, published.vitals.leader) = (Role::Follower, 0);
             published.end = Some(end);
         });
     }

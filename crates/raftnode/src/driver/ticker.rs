@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The node's clock hand. It moves by the monotonic clock, and never faster: a follower counts on an election timeout of
-/// ticks to last about that long.
+/// Turns the monotonic clock into ticks, and never into more of them than intervals have passed: election timeouts and
+/// promises are counted in ticks, and must last about as long as configured.
 #[derive(Debug)]
 pub(super) struct Ticker {
     interval: Duration,
@@ -11,7 +11,7 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    /// With an interval of zero it is inert: it never ticks (for tests, which let time pass themselves).
+    /// With an interval of zero it never ticks: for tests, which let time pass themselves.
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
         Self { interval, next: (!interval.is_zero()).then_some(now + interval) }
     }
@@ -25,8 +25,8 @@ impl Ticker {
         self.next.is_none()
     }
 
-    /// The ticks to be made now, and how many of those that are due are left out: after a pause two are made up for,
-    /// and the rest never happens, or the node would campaign for no other reason than that it had slept.
+    /// Returns the ticks to make now, and how many are skipped: after a pause at most two are made up for, or a process that
+    /// was suspended would start an election for no other reason.
     pub(super) fn take(&mut self, now: Instant) -> (u32, u64) {
         let Some(due) = self.next.filter(|due| *due <= now) else { return (0, 0) };
         let missed = (now - due).as_nanos() / self.interval.as_nanos();

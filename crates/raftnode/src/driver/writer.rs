@@ -1,7 +1,7 @@
-//! The writer: the only one who touches the [`LogStore`].
+//! The writer: the owner of the [`LogStore`].
 //!
-//! It is a value that owns the log. A sole member's node thread calls it directly; as soon as there is another member
-//! it moves to a thread of its own, `oarlock-writer`, for good. Either way no lock is held over a disk write.
+//! The node thread of a sole member calls it directly. As soon as there is another member it moves to a thread of its own,
+//! `oarlock-writer`, for good. Either way no lock is held during a disk write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,18 +22,18 @@ use crate::hex::Hex;
 use crate::planted::planted;
 use crate::{LogBatch, LogError, LogStore, SnapshotMark};
 
-/// Bytes taken together into one sync.
+/// Bytes that are written before a sync at most, so that what waits for it does not wait for ever more.
 const MAX_GROUP: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub(super) enum Job {
-    /// A persist stage of the core. It is `awaited` if others wait for it, and not only this member's own callers.
+    /// A persist stage of the core; `awaited` if other members wait for it, and not only this member's own callers.
     Write { persist: Persist, awaited: bool },
-    /// An own snapshot is durable: the log need not keep what it covers, once this is durable too (O6).
+    /// Marks a snapshot of this node's own state in the log. What it covers may be released once the mark is durable (O6).
     Mark { mark: SnapshotMark, announcement: Bytes },
-    /// Entries below may go.
+    /// Entries below this index may be released.
     Release(u64),
-    /// Answered when everything before is done.
+    /// Dropped when everything before it is done.
     Barrier(Sender<()>),
 }
 
@@ -48,7 +48,7 @@ impl Writer {
         Self { store, shared }
     }
 
-    /// Does jobs in order, with one sync for all the writes among them, and returns what is to be reported.
+    /// Carries out jobs in order, with one sync for all the writes among them, and returns what to report.
     pub(super) fn run(&mut self, jobs: Vec<Job>) -> Result<Vec<Control>, LogError> {
         let began = Instant::now();
         let mut reports = Vec::new();
@@ -61,10 +61,10 @@ impl Writer {
                     must_sync |= persist.must_sync;
                     reports.push(Control::Persisted { number: persist.number });
                     if persist.install.is_some() {
-                        // Whatever came before it must not come after it in the stream.
+                        // What was merged so far has to precede the install in the log.
                         self.append(std::mem::take(&mut merged))?;
-                        // In one batch with its term and commit: a crash between the two would leave a log that says
-                        // nothing about the term of the snapshot it begins with, and does not boot.
+                        // In one batch with its term and commit: after a crash between the two, the hard state would be
+                        // behind the snapshot that the log begins with, and the log would not boot.
                         if planted("hard-state-before-snapshot") {
                             merged.hard_state = persist.hard_state.take();
                             self.append(std::mem::take(&mut merged))?;
@@ -127,7 +127,7 @@ impl Writer {
         }
     }
 
-    /// In one batch, or, if that is more than the log takes, in several, each of which leaves a log that boots.
+    /// Appends one batch, or, if that is more than the log takes at once, several, each of which leaves a log that boots.
     fn append(&mut self, merged: Merged) -> Result<(), LogError> {
         let Merged { mut install, entries, hard_state } = merged;
         let limit = self.store.max_batch();
@@ -139,7 +139,7 @@ impl Writer {
             if let (Some(hard_state), Some(last), false) =
                 (&mut hard_state, entries.last(), later.is_empty())
             {
-                // No entry is older than its term, and none is committed that is not there.
+                // The new term goes with the first part, but the commit index must not be beyond the last entry written.
                 hard_state.commit = hard_state.commit.min(last.index);
             }
             let install = install.take();
@@ -201,18 +201,18 @@ impl Merged {
     }
 }
 
-/// Where the writer sits.
+/// The writer as the node thread uses it.
 pub(super) enum WriterHandle {
-    /// With the node thread.
+    /// It runs on the node thread.
     Inline(Box<Writer>),
-    /// With a thread of its own.
+    /// It runs on a thread of its own.
     Thread { jobs: Sender<Job>, done: Receiver<()> },
-    /// Closed, or failed.
+    /// It was closed, or its thread could not be started.
     Gone,
 }
 
 impl WriterHandle {
-    /// Does or queues a job. What is done at once is reported by the return value, else through the inbox.
+    /// Runs a job, and returns its reports; or queues it for the thread, which reports through the inbox.
     pub(super) fn submit(&mut self, job: Job) -> Result<Vec<Control>, LogError> {
         match self {
             Self::Inline(writer) => {
@@ -233,7 +233,7 @@ impl WriterHandle {
         }
     }
 
-    /// Whether it sits with the node thread.
+    /// Whether it runs on the node thread.
     pub(super) const fn is_inline(&self) -> bool {
         matches!(self, Self::Inline(_))
     }
@@ -255,7 +255,7 @@ impl WriterHandle {
         Ok(())
     }
 
-    /// Waits until everything submitted is done; whether it was in time.
+    /// Waits until everything submitted is done; returns whether that was in time.
     pub(super) fn drain(&mut self, timeout: Duration) -> bool {
         match self {
             Self::Inline(_) | Self::Gone => true,
@@ -267,7 +267,7 @@ impl WriterHandle {
         }
     }
 
-    /// Closes the log; whether that was done in time.
+    /// Closes the log; returns whether that was in time.
     pub(super) fn close(&mut self, timeout: Duration) -> bool {
         // A disk that hangs now must not hang whoever stops the node (O14).
         let moved = self.move_to_thread();
@@ -292,16 +292,16 @@ fn close(writer: Writer) {
     }
 }
 
-/// What is done next, and what is found beside it.
+/// The jobs that the thread takes together, up to the next sync.
 #[derive(Debug, Default)]
 struct Group {
     jobs: Vec<Job>,
-    /// Entries of this member's own proposals: what others wait for does not come back like them.
+    /// Entries that only this member's own callers wait for: they are the ones that come back when answered.
     own: usize,
     bytes: u64,
-    /// Whether it ends in a sync.
+    /// Whether it needs a sync.
     syncs: bool,
-    /// Whether there is something that must not wait for more.
+    /// Whether something in it must not be kept waiting for more.
     urgent: bool,
 }
 
@@ -325,7 +325,7 @@ impl Group {
         self.jobs.push(job);
     }
 
-    /// Adds what is there. Only a sync is worth being gathered for.
+    /// Adds what is queued, up to the limit.
     fn fill(&mut self, queue: &Receiver<Job>) {
         while self.bytes < MAX_GROUP
             && let Ok(job) = queue.try_recv()
@@ -334,7 +334,7 @@ impl Group {
         }
     }
 
-    /// Waits for something to do; whether there is more to come.
+    /// Waits for something to do; returns false when the queue is closed.
     fn wait(&mut self, queue: &Receiver<Job>) -> bool {
         if self.jobs.is_empty() {
             let Ok(job) = queue.recv() else { return false };
@@ -344,7 +344,7 @@ impl Group {
         true
     }
 
-    /// Waits for those who are expected to come back.
+    /// Waits for the callers that are expected to come back: see [`Gather`].
     fn gather(&mut self, queue: &Receiver<Job>, gather: &mut Gather, ended: Instant) {
         while !self.goes_now()
             && let Some(wait) = gather.wait(self.own, ended.elapsed())
@@ -358,7 +358,7 @@ impl Group {
         }
     }
 
-    /// Whether more of it is not to be waited for.
+    /// Whether it is written at once, without waiting for more.
     fn goes_now(&self) -> bool {
         let urgent = self.urgent && !planted("votes-wait-for-more");
         urgent || !self.syncs || self.bytes >= MAX_GROUP || planted("nobody-is-waited-for")
@@ -380,7 +380,7 @@ fn serve(mut writer: Writer, queue: &Receiver<Job>) {
             };
             if syncs {
                 ended = Instant::now();
-                group.fill(queue); // before anybody comes back who is answered now
+                group.fill(queue); // what came during the sync, before those that are answered now come back
                 gather.ended(own, group.own, ended - began);
             }
             reports.into_iter().for_each(|report| shared.inbox.control(report));

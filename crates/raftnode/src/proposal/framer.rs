@@ -18,8 +18,8 @@ pub(crate) enum Proposal {
 }
 
 impl Proposal {
-    /// Up to so many bytes are copied by the node thread, not by the caller: less work for both than a buffer of its own,
-    /// with a count of references, that one of them allocates and the other frees.
+    /// Data up to this size is framed by the node thread, into a buffer that many share. That is less work than a buffer for
+    /// each, with a reference count, that one thread allocates and another frees.
     const SMALL: usize = 512;
 
     /// Application data.
@@ -50,17 +50,17 @@ impl Proposal {
 /// Gives small proposals that arrive together their headers, in a buffer that they share.
 #[derive(Debug, Default)]
 pub(crate) struct Framer {
-    /// What the buffer will hold.
+    /// The proposals that the buffer will hold.
     run: Vec<(ProposalId, Bytes)>,
     /// Its size.
     bytes: usize,
 }
 
 impl Framer {
-    /// Bytes of a buffer: whoever keeps one proposal keeps so many at most.
+    /// Bytes of a buffer, and so the most that a state machine keeps alive by keeping one small proposal.
     const BUFFER: usize = 16 << 10;
 
-    /// Whether there is room for this; if not, [`take`](Self::take) first what is there.
+    /// Whether there is room for this proposal; if not, [`take`](Self::take) the others first.
     pub(crate) fn fits(&self, id: ProposalId, data: &[u8]) -> bool {
         self.run.is_empty()
             || self.bytes + framed_len(id, data) <= Self::BUFFER

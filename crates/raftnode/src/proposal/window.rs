@@ -13,19 +13,19 @@ pub enum Verdict {
     First,
     /// It was applied before: the entry is a duplicate and has no effect.
     Duplicate,
-    /// It is older than what is remembered of its origin, or from an earlier life of it: whether it was applied is
-    /// not known any more, so it has no effect. Its proposer has long stopped to wait.
+    /// It is older than what is remembered of its origin, or of an earlier incarnation: whether it was applied is no longer
+    /// known, so it has no effect. Its proposer stopped waiting long ago.
     Stale,
 }
 
-/// The ids of applied proposals, as far back as it matters (O22).
+/// The ids of applied proposals, as far back as it matters (O22): what makes a duplicate entry have no effect.
 ///
-/// A follower hands a proposal on once, but a network may double it, and a leader may append it twice. Every member
-/// applies the same entries through the same window, which is part of each snapshot, and so comes to the same
+/// A follower forwards a proposal once per attempt, but the network may duplicate it, and a leader may append it twice. Every
+/// member applies the same entries through the same window, which is part of each snapshot, and so comes to the same
 /// verdicts.
 ///
-/// Per origin it remembers one incarnation and the last [`SPAN`](Self::SPAN) sequence numbers: 2 KiB. Origins that are
-/// no members any more shrink to a few bytes by [`close`](Self::close).
+/// For each origin it remembers one incarnation and the last [`SPAN`](Self::SPAN) sequence numbers, which takes 2 KiB; for a
+/// removed member, after [`close`](Self::close), only a few bytes.
 ///
 /// ```
 /// use oarlock_raftnode::{Verdict, Window, membership::ProposalId};
@@ -86,8 +86,7 @@ struct OriginRecord {
 }
 
 impl Window {
-    /// How far back, in sequence numbers, a late proposal is still told apart from a duplicate. More than any node
-    /// keeps in flight.
+    /// How far back, in sequence numbers of one origin, a late proposal can still be told from a duplicate.
     pub const SPAN: u64 = SPAN;
 
     /// Nothing applied yet.
@@ -96,7 +95,7 @@ impl Window {
         Self { origins: BTreeMap::new() }
     }
 
-    /// Judges a committed proposal and remembers it. To be called once for each, in the log's order.
+    /// Decides whether a committed proposal takes effect, and remembers it. To be called once for each, in log order.
     pub fn accept(&mut self, id: ProposalId) -> Verdict {
         let origin = self.origins.entry(id.origin).or_insert_with(|| Origin::new(id));
         if id.incarnation < origin.incarnation {
@@ -111,8 +110,8 @@ impl Window {
         }
     }
 
-    /// Forgets the details of an origin that was removed from the cluster: nothing more of this incarnation takes
-    /// effect, wherever it was under way. A later incarnation (after a rescue) opens it again.
+    /// Forgets the sequence numbers of a member that was removed from the cluster: no proposal of this incarnation takes
+    /// effect any more, wherever it still is. A later incarnation (after a rescue) starts over.
     pub fn close(&mut self, origin: u64) {
         if let Some(origin) = self.origins.get_mut(&origin) {
             origin.seen = None;
@@ -161,7 +160,7 @@ impl Origin {
     fn accept(&mut self, sequence: u64) -> Verdict {
         let Some(seen) = self.seen.as_deref_mut() else { return Verdict::Stale };
         if sequence > self.highest {
-            // Make room: what leaves the window at one end makes place at the other.
+            // Move the window up: clear the bits that the new numbers reuse.
             if sequence - self.highest >= SPAN {
                 seen.fill(0);
             } else {

@@ -1,4 +1,4 @@
-//! What the node's own threads report.
+//! Reports of the node's own threads.
 
 use super::Node;
 use crate::driver::events::Control;
@@ -26,7 +26,7 @@ impl Node {
             }
             Control::Change { entry, reply } => {
                 let members = self.core.handle_change_committed(&entry);
-                self.on_events()?; // the transport follows before the state machine is told
+                self.on_events()?; // the transport learns of it before the state machine does
                 apply::reply(&reply, members);
                 self.release(); // O7
             }
@@ -36,8 +36,8 @@ impl Node {
                 apply::reply(&reply, members);
             }
             Control::SnapshotTaken { mark, announcement } => {
-                // Not if the log begins later by now, because a leader's snapshot was installed meanwhile; nor if a newer one
-                // has been marked: reports come from threads of their own, and may overtake each other.
+                // Ignored if a leader's snapshot was installed meanwhile and the log begins later, or if a newer snapshot
+                // was marked already: each is reported by a thread of its own, so reports may overtake each other.
                 if mark.index >= self.core.log_bounds().0 && mark.index > self.marked {
                     self.marked = mark.index;
                     self.submit(Job::Mark { mark, announcement })?;
@@ -90,7 +90,8 @@ impl Node {
         Ok(())
     }
 
-    /// Keeps what followers need to catch up, and everything after the oldest snapshot that is being sent (O26).
+    /// Compacts the log behind a snapshot, but keeps entries for followers to catch up with, and everything after the oldest
+    /// snapshot that is being sent (O26).
     fn compact(&mut self, snapshot: u64) -> Result<(), NodeError> {
         let mut catch_up = snapshot.saturating_sub(self.shared.config.snapshot_catchup_entries);
         if planted("compaction-leaves-nothing-to-catch-up-with") {

@@ -1,4 +1,4 @@
-//! What comes from outside: callers' requests and peers' messages.
+//! Requests of callers, and messages of peers.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ impl Node {
                 Data::Unreachable(peer) => self.core.handle_unreachable(peer),
                 Data::Refused { peer, refusal } => self.on_refusal(peer, &refusal),
                 Data::Campaign => self.core.handle_campaign(),
-                // Its promise to its leader lasts for ticks, which are to last as long as they do by the clock.
+                // A promise to a leader is counted in ticks, so they must not be skipped ahead.
                 Data::AdvanceTicks(_) if self.must_not_hasten() => {}
                 Data::AdvanceTicks(ticks) => {
                     self.core.advance_ticks(ticks);
@@ -70,7 +70,7 @@ impl Node {
         self.core.handle_propose(self.proposals.take());
     }
 
-    /// In the order in which they came.
+    /// Gives a proposal to the core, in order of arrival; small ones are framed together first.
     fn propose(&mut self, proposal: Proposal) {
         match proposal {
             Proposal::Bare { id, data } => {
@@ -121,10 +121,11 @@ impl Node {
         }
     }
 
-    /// Only a current member of our own cluster can tell us that we were removed (O19).
+    /// A peer refused a connection. If a current member of the cluster says that this one was removed, the node ends (O19).
     ///
-    /// A leader does not listen. If it was removed while it led, it applied that itself; if while it was cut off, check-quorum
-    /// makes it a follower first. Without check-quorum it would lead in vain for ever, and so has to listen, too.
+    /// A leader does not believe it: had it been removed while it led, it would have applied that itself, and had it been cut
+    /// off, check-quorum would have made it a follower. Without check-quorum it would lead in vain for ever, so then it
+    /// believes it too.
     fn on_refusal(&mut self, peer: u64, refusal: &Refusal) {
         if matches!(refusal, Refusal::Removed)
             && (self.core.vitals().role != Role::Leader || !self.shared.config.check_quorum)

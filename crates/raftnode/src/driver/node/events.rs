@@ -1,4 +1,4 @@
-//! What the core tells beside its effects: refusals, changes of role and of the members.
+//! Events of the core: refusals, and changes of the role and the members.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
