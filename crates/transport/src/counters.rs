@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::planted::planted;
 use crate::{PeerStats, Refusal, Stats};
+
+/// Peers beyond this number are counted only if they were added: anybody can say hello under any id.
+const MAX_PEERS: usize = 1024;
 
 /// One lock for all of them: it is taken once per frame, held for nanoseconds, and never while calling anybody.
 #[derive(Default)]
@@ -28,6 +32,14 @@ impl Counters {
 
     pub(crate) fn add_peer(&self, id: u64) {
         self.0.lock().peers.entry(id).or_default();
+    }
+
+    /// As [`add_peer`](Self::add_peer), for one that was only admitted.
+    pub(crate) fn admit_peer(&self, id: u64) {
+        let mut stats = self.0.lock();
+        if stats.peers.len() < MAX_PEERS || planted("everybody-is-remembered") {
+            stats.peers.entry(id).or_default();
+        }
     }
 
     pub(crate) fn remove_peer(&self, id: u64) {

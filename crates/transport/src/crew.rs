@@ -103,6 +103,10 @@ pub(crate) struct Shift {
 
 impl Drop for Shift {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let current = thread::current();
+            log::error!(thread = current.name().unwrap_or("unnamed"); "a thread of the transport ends by a panic: what it did is not done any more");
+        }
         self.crew.state.lock().working.remove(&self.number);
         self.crew.changed.notify_all();
     }

@@ -61,6 +61,7 @@ pub use mem::{Faults, MemNetwork, MemTransport};
 mod counters;
 mod crew;
 mod outcome;
+mod planted;
 mod reporter;
 
 /// The README's example, compiled and run.

@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Per peer, by member id: every added peer, and whoever was admitted.
+    /// Per peer, by member id: every added peer, and the first thousand or so of whoever else was admitted.
     pub peers: BTreeMap<u64, PeerStats>,
     /// Handshakes, snapshots and queries that we refused, by [`Refusal::label`](crate::Refusal::label).
     pub refused: BTreeMap<&'static str, u64>,
@@ -21,6 +21,8 @@ pub struct Stats {
     pub accepted: u64,
     /// Connections now between accept and the end of their handshake.
     pub half_open: u64,
+    /// Connections from peers that are admitted and open now: lanes and snapshots.
+    pub admitted: u64,
     /// Queries answered.
     pub queries: u64,
 }
@@ -37,7 +39,8 @@ pub struct PeerStats {
     pub received_frames: u64,
     /// Their bytes.
     pub received_bytes: u64,
-    /// Envelopes dropped before they reached the network: full queue, no connection, too large, paused.
+    /// Envelopes dropped before they reached the network (full queue, no connection, too large, paused), and those in
+    /// hand when a connection broke, of which some may have arrived.
     pub dropped: u64,
     /// Envelopes dropped on arrival, because we are paused.
     pub dropped_received: u64,

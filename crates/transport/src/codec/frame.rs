@@ -4,6 +4,8 @@ use std::io::{self, BufRead, Read};
 
 use bytes::Bytes;
 
+use crate::planted::planted;
+
 pub(crate) const HEADER_LEN: usize = 20;
 /// What is allocated for a body before its bytes arrive.
 const FIRST_GROWTH: usize = 64 << 10;
@@ -153,7 +155,7 @@ impl Key {
     /// A hasher for the next frame. Frame numbers map one-to-one to where it starts.
     fn next(&mut self) -> crc32fast::Hasher {
         let start = self.key ^ self.frames.wrapping_mul(0x9e37_79b1);
-        self.frames = self.frames.wrapping_add(1);
+        self.frames = self.frames.wrapping_add(u32::from(!planted("frames-have-no-number")));
         crc32fast::Hasher::new_with_initial(start)
     }
 }
@@ -274,7 +276,7 @@ pub(crate) fn read_body(
     let mut hasher = key.next();
     hasher.update(&header.bytes[4..]);
     hasher.update(&body);
-    if hasher.finalize().to_be_bytes() != header.bytes[..4] {
+    if hasher.finalize().to_be_bytes() != header.bytes[..4] && !planted("damage-is-overlooked") {
         return Err(FrameError::Checksum);
     }
     open(Bytes::from(body), header)

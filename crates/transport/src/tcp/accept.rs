@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::codec::{
     FrameError, Greeting, Key, Kind, Limits, PREFACE, PREFACE_LEN, Purpose, Stranger, Unspoken,
     check_preface, read_body, read_header, seal,
 };
+use crate::planted::planted;
 use crate::{Handler, Refusal};
 
 /// The pause after `accept` itself failed, such as for want of file descriptors.
@@ -161,14 +163,31 @@ fn greet(
             "the sender's member id is 0, or the receiver's own",
         )));
     }
-    handler.admit(&theirs.clone().into_info()).map_err(refused)?;
+    let info = theirs.clone().into_info();
+    let removals = shared.removals.load(Ordering::Acquire);
+    if !planted("nobody-is-judged") {
+        handler.admit(&info).map_err(refused)?;
+    }
 
     // Only now may it displace an earlier connection, and only when that has left may anything of this be received.
-    let seat = Arc::clone(shared.seats.lock().entry((from, purpose)).or_default());
+    let seat = shared.seat(from, purpose);
     let turn = seat.take(stream);
     let patience = shared.options.handshake_timeout;
     let Some(turn) = Seat::wait(&seat, turn, patience) else { return Err(refused(Refusal::Busy)) };
-    shared.counters.add_peer(from);
+    let limit = match planted("admitted-without-bound") {
+        true => usize::MAX,
+        false => shared.options.max_admitted,
+    };
+    let Some(place) = Counted::one_of(shared, |shared| &shared.admitted, limit) else {
+        return Err(refused(Refusal::Busy));
+    };
+    // Whoever is removed from here on is shown out; one that was removed before has to be judged again.
+    if shared.removals.load(Ordering::Acquire) != removals
+        && !planted("judged-before-it-was-removed")
+    {
+        handler.admit(&info).map_err(refused)?;
+    }
+    shared.counters.admit_peer(from);
     let ours = shared.greeting(handler, purpose, from);
     let (receive, send) = Key::pair(theirs.nonce, ours.nonce);
     let mut welcome = PREFACE.to_vec();
@@ -185,6 +204,7 @@ fn greet(
         stream: Arc::clone(stream),
         reader,
         receive,
+        _place: place,
         turn,
     }))
 }

@@ -86,7 +86,7 @@ pub(super) struct Link {
     pub(super) back: ReturnPath,
     /// What the other side is willing to read.
     pub(super) limits: Limits,
-    _registered: Option<Registered>,
+    pub(super) _registered: Option<Registered>,
 }
 
 /// Connects, says hello with `payload` behind it, and returns with what is answered first, unless it is a refusal.

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::net::{Reader, refuse};
-use super::shared::Shared;
+use super::shared::{Counted, Shared};
 use super::snapshot;
 use crate::codec::{FrameError, Header, Key, Kind, Limits, Purpose, read_body, read_header};
 use crate::counters::bump;
+use crate::planted::planted;
 use crate::{FrameFault, Handler, Lane, Refusal};
 
 /// Faulty messages that end a connection.
@@ -41,7 +42,9 @@ impl Seat {
     pub(super) fn take(&self, stream: &Arc<TcpStream>) -> u64 {
         let mut sitting = self.state.lock();
         sitting.newest += 1;
-        if let Some(old) = sitting.stream.replace(Arc::clone(stream)) {
+        if let Some(old) = sitting.stream.replace(Arc::clone(stream))
+            && !planted("the-older-one-stays")
+        {
             let _ = old.shutdown(Shutdown::Both);
         }
         self.left.notify_all();
@@ -109,6 +112,8 @@ pub(super) struct Guest {
     pub(super) stream: Arc<TcpStream>,
     pub(super) reader: Reader,
     pub(super) receive: Key,
+    /// Given back before the seat is, which the next one waits for.
+    pub(super) _place: Counted,
     pub(super) turn: Turn,
 }
 

@@ -10,16 +10,24 @@ use super::net::{part, write_all_vectored, write_frame};
 use super::peer::{Mailbox, Next, Peer};
 use super::shared::Shared;
 use crate::codec::{FrameError, Kind, Limits, Purpose, body_len, decode_refusal, seal};
+use crate::planted::planted;
 use crate::{Envelope, Lane, Refusal};
 
 /// How often an idle lane looks whether the other side has gone: a peer that restarts is noticed this soon.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// So many answers are read before something is sent again: nobody holds a lane up by answering without end.
+const MOST_HEARD: usize = 64;
+
 /// How a connection ended.
+#[derive(Debug, thiserror::Error)]
 enum End {
     /// All is sent, and the lane is over.
+    #[error("it was removed, or we stop")]
     Finished,
+    #[error("{0}")]
     Lost(FrameError),
+    #[error("refused: {0}")]
     Refused(Refusal),
 }
 
@@ -38,14 +46,18 @@ pub(super) fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) {
         let started = Instant::now();
         match shared.connect(peer, Purpose::Lane(lane)) {
             Ok((url, link)) => {
-                mailbox.connected(Some((url, Arc::clone(&link.stream))));
+                mailbox.connected(Some((url.clone(), Arc::clone(&link.stream))));
+                // The peer may have moved, or its lanes been told to end, while this connection came about.
+                let stays = peer.urls.lock().contains(&url) || planted("stays-where-nobody-lives");
+                if !stays || mailbox.is_finished() {
+                    mailbox.connected(None);
+                    continue;
+                }
                 let end = use_link(shared, peer, lane, link);
                 mailbox.connected(None);
                 match end {
                     End::Finished => break,
-                    End::Lost(error) => {
-                        log::debug!(peer:% = format_args!("{:x}", peer.id), lane = lane.label(), error:%; "connection lost");
-                    }
+                    End::Lost(error) => shared.fault(peer.id, &error),
                     End::Refused(refusal) => shared.refused_by(peer.id, &refusal),
                 }
                 shared.reporter.unreachable(peer.id);
@@ -77,23 +89,40 @@ fn use_link(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane, mut link: Link) 
         *peer.active.lock() = Some(Instant::now());
         log::info!(peer:? = format_args!("{:x}", peer.id); "peer became active");
     }
-    let end = pump(shared, peer, lane, &mut link);
+    let mut end = pump(shared, peer, lane, &mut link);
+    // A failed write is often the other side's refusal seen from here.
+    if matches!(end, End::Lost(_))
+        && let Err(refused @ End::Refused(_)) = hear(&mut link)
+    {
+        end = refused;
+    }
     if lane == Lane::Message {
         *peer.active.lock() = None;
-        log::info!(peer:? = format_args!("{:x}", peer.id); "peer became inactive");
+        log::info!(peer:? = format_args!("{:x}", peer.id), why:% = end; "peer became inactive");
     }
-    match &end {
-        // Whoever was removed shall read to the end that it was.
-        End::Finished => part(&link.stream),
-        // A failed write is often the other side's refusal seen from here.
-        End::Lost(_) => {
-            if let Ok(Some((Kind::Refusal, head))) = link.back.poll(&link.stream) {
-                return End::Refused(decode_refusal(&head));
-            }
-        }
-        End::Refused(_) => {}
+    if matches!(end, End::Finished) {
+        part(&link.stream); // whoever was removed shall read to the end that it was
     }
     end
+}
+
+/// Reads what has come back, but not for ever; `true` if it was a sign of life.
+fn hear(link: &mut Link) -> Result<bool, End> {
+    let mut alive = false;
+    let most = if planted("answers-without-end") { usize::MAX } else { MOST_HEARD };
+    for _ in 0..most {
+        match link.back.poll(&link.stream).map_err(End::Lost)? {
+            Some((Kind::Alive, _)) => alive = true,
+            Some((Kind::Refusal, head)) => return Err(End::Refused(decode_refusal(&head))),
+            Some(_) if planted("anything-is-a-sign-of-life") => alive = true,
+            Some(_) => {
+                let what = "neither a sign of life nor a refusal came back";
+                return Err(End::Lost(FrameError::Malformed(what)));
+            }
+            None => return Ok(alive),
+        }
+    }
+    Ok(alive)
 }
 
 /// Sends until something ends it.
@@ -104,15 +133,12 @@ fn pump(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane, link: &mut Link) -> 
     let mut heard = Instant::now();
     let mut said = Instant::now();
     loop {
-        loop {
-            match link.back.poll(&link.stream) {
-                Ok(Some((Kind::Refusal, head))) => return End::Refused(decode_refusal(&head)),
-                Ok(Some(_)) => heard = Instant::now(),
-                Ok(None) => break,
-                Err(error) => return End::Lost(error),
-            }
+        match hear(link) {
+            Ok(alive) if alive => heard = Instant::now(),
+            Ok(_) => {}
+            Err(end) => return end,
         }
-        if heard.elapsed() > idle {
+        if heard.elapsed() > idle && !planted("silence-is-overlooked") {
             return End::Lost(FrameError::Timeout);
         }
         let batch = match mailbox.next((Instant::now() + LOOK).min(said + keepalive)) {
@@ -161,7 +187,11 @@ fn send(
         let parts = std::iter::once(&envelope.head).chain(&envelope.payloads);
         slices.extend(parts.filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)));
     }
-    write_all_vectored(&link.stream, &mut slices)?;
+    if let Err(error) = write_all_vectored(&link.stream, &mut slices) {
+        let lost = if planted("broken-batch-uncounted") { 0 } else { batch.len() as u64 };
+        shared.counters.peer(peer.id, |stats| stats.dropped += lost);
+        return Err(error);
+    }
     let bytes = batch.iter().map(|envelope| envelope.content_len() as u64).sum::<u64>();
     shared.counters.peer(peer.id, |stats| {
         stats.sent_frames += batch.len() as u64;
@@ -175,4 +205,37 @@ pub(super) fn fits(envelope: &Envelope, limits: Limits) -> bool {
     envelope.payloads.len() <= limits.payloads
         && body_len(&envelope.head, &envelope.payloads)
             .is_some_and(|len| len as usize <= limits.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::codec::Key;
+    use crate::tcp::net::ReturnPath;
+
+    /// What has come back is read in turns: whoever answers without end would hold up what is to be sent, for ever.
+    #[test]
+    fn no_more_than_so_many_answers_are_read_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (key, back) = Key::pair(1, 2);
+        let mut flood = Vec::new();
+        let mut theirs = back.clone();
+        for _ in 0..3 * MOST_HEARD {
+            assert!(seal::<&[u8]>(&mut theirs, Kind::Alive, b"", &[], &mut flood));
+        }
+        let mut link = Link {
+            stream: Arc::new(stream),
+            key,
+            back: ReturnPath::new(flood, back),
+            limits: Limits::HANDSHAKE,
+            _registered: None,
+        };
+        for turn in 0..3 {
+            assert!(matches!(hear(&mut link), Ok(true)), "they end in turn {turn}");
+        }
+        assert!(matches!(hear(&mut link), Ok(false)), "all are read");
+    }
 }

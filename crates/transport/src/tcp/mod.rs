@@ -10,6 +10,7 @@ mod dial;
 mod gripes;
 mod inbound;
 mod lane;
+mod listen;
 mod net;
 mod peer;
 mod queue;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::outcome::Outcome;
+use crate::planted::planted;
 use crate::{
     Envelope, Handler, Identity, Lane, PeerError, SnapshotDone, SnapshotEnvelope,
     SnapshotSendError, Stats, Transport,
@@ -147,6 +149,9 @@ impl TcpTransport {
     /// As [`bind`](Self::bind), where peer URLs say, such as `http://127.0.0.1:2380`: for a member that listens where its
     /// peers find it. Behind a proxy or a translated address the two differ.
     ///
+    /// Of the addresses that a name has, those are passed over that this machine lacks (`localhost` is `::1` too, also
+    /// where there is no IPv6); one has to work.
+    ///
     /// # Errors
     /// As for `bind`; a URL that [`add_peer`](Transport::add_peer) would refuse is [`TcpError::Listen`] too.
     pub fn bind_urls(
@@ -154,16 +159,8 @@ impl TcpTransport {
         urls: &[String],
         options: TcpOptions,
     ) -> Result<Self, TcpError> {
-        let mut listeners = Vec::new();
-        for url in urls {
-            let failed = |source| TcpError::Listen { address: url.clone(), source };
-            let parsed = PeerUrl::parse(url)
-                .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            for address in parsed.target().to_socket_addrs().map_err(failed)? {
-                listeners.push(TcpListener::bind(address).map_err(failed)?);
-            }
-        }
-        Self::new(identity, listeners, options)
+        let listeners: Result<Vec<_>, _> = urls.iter().map(|url| listen::on_url(url)).collect();
+        Self::new(identity, listeners?.into_iter().flatten().collect(), options)
     }
 
     /// Takes listeners that were bound before, in blocking mode. Without any, it only dials.
@@ -293,7 +290,8 @@ impl Transport for TcpTransport {
                 shared.too_large(to, 1);
                 continue;
             }
-            let (lane, label) = (envelope.lane, envelope.label);
+            let label = envelope.label;
+            let lane = if planted("one-lane-for-all") { Lane::Append } else { envelope.lane };
             let dropped = peer.lane(lane).push(envelope);
             if dropped > 0 {
                 shared.counters.peer(to, |stats| stats.dropped += dropped);
@@ -341,6 +339,11 @@ impl Transport for TcpTransport {
             peer.update(urls);
             return Ok(());
         }
+        if let Some(former) = shared.leaving.lock().remove(&id).and_then(|peer| peer.upgrade())
+            && !planted("a-former-life-goes-on")
+        {
+            former.cut();
+        }
         let peer = Arc::new(Peer::new(id, urls, &shared.options));
         shared.counters.add_peer(id); // first, for the lanes count at once
         if shared.handler.get().is_some() {
@@ -363,12 +366,20 @@ impl Transport for TcpTransport {
 
     fn remove_peer(&self, id: u64) {
         let shared = &self.shared;
-        if let Some(peer) = shared.peers.lock().remove(&id) {
-            peer.remove(REMOVE_GRACE);
+        let mut peers = shared.peers.lock();
+        if let Some(peer) = peers.remove(&id) {
+            let mut leaving = shared.leaving.lock();
+            leaving.retain(|_, peer| peer.strong_count() > 0);
+            leaving.insert(id, Arc::downgrade(&peer));
+            peer.remove(if planted("removed-without-a-word") {
+                Duration::ZERO
+            } else {
+                REMOVE_GRACE
+            });
         }
-        for (_, seat) in shared.seats.lock().iter().filter(|((from, _), _)| *from == id) {
-            seat.clear();
-        }
+        drop(peers);
+        shared.removals.fetch_add(1, Ordering::AcqRel); // first, for whoever takes a seat looks at it afterwards
+        shared.clear_seats(id);
         shared.counters.remove_peer(id);
     }
 
@@ -407,6 +418,7 @@ impl Transport for TcpTransport {
     fn stats(&self) -> Stats {
         let mut stats = self.shared.counters.snapshot();
         stats.half_open = self.shared.half_open.load(Ordering::Acquire) as u64;
+        stats.admitted = self.shared.admitted.load(Ordering::Acquire) as u64;
         stats
     }
 }

@@ -72,16 +72,27 @@ impl Read for Timed {
 }
 
 /// Writes all slices. The socket's write timeout bounds how long a single write may make no progress.
-pub(super) fn write_all_vectored(
+pub(super) fn write_all_vectored(stream: &TcpStream, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    write_patiently(stream, slices, |_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// As [`write_all_vectored`], but asks `stalled` whether to go on after so long without progress.
+pub(super) fn write_patiently(
     mut stream: &TcpStream,
     mut slices: &mut [IoSlice<'_>],
+    mut stalled: impl FnMut(Duration) -> io::Result<()>,
 ) -> io::Result<()> {
+    let mut progress = Instant::now();
     while !slices.is_empty() {
         let few = slices.len().min(MAX_SLICES);
         match stream.write_vectored(&slices[..few]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => IoSlice::advance_slices(&mut slices, count),
+            Ok(count) => {
+                progress = Instant::now();
+                IoSlice::advance_slices(&mut slices, count);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stalled(progress.elapsed())?,
             Err(error) => return Err(error),
         }
     }

@@ -18,6 +18,7 @@ pub struct TcpOptions {
     pub(super) queue_envelopes: usize,
     pub(super) queue_bytes: usize,
     pub(super) max_half_open: usize,
+    pub(super) max_admitted: usize,
     pub(super) max_queries: usize,
 }
 
@@ -35,6 +36,7 @@ impl Default for TcpOptions {
             queue_envelopes: 4096,
             queue_bytes: 64 << 20,
             max_half_open: 64,
+            max_admitted: 1024,
             max_queries: 16,
         }
     }
@@ -78,8 +80,11 @@ impl TcpOptions {
         self
     }
 
-    /// How long the receiver of a snapshot may take to store and accept it after its last byte, and how long the
-    /// sender's content may pause. Defaults to 120 s: a large file has to reach a slow disk.
+    /// How long the receiver of a snapshot may take to store and accept it after its last byte, and how long content
+    /// may pause on the way, because the disk of either side is slow. Defaults to 120 s: a large file has to reach a
+    /// slow disk. That the other side is there at all is known by its signs of life, after [`idle_timeout`] at most.
+    ///
+    /// [`idle_timeout`]: Self::idle_timeout
     #[must_use]
     pub fn snapshot_timeout(mut self, timeout: Duration) -> Self {
         self.snapshot_timeout = timeout.max(Duration::from_millis(10));
@@ -123,6 +128,14 @@ impl TcpOptions {
     #[must_use]
     pub fn max_half_open(mut self, count: usize) -> Self {
         self.max_half_open = count.max(1);
+        self
+    }
+
+    /// How many connections from admitted peers may be open: for each member that sends to us two, and one for a
+    /// snapshot. Defaults to 1024, for ids are claims as long as there is no TLS; more are told that we are busy.
+    #[must_use]
+    pub fn max_admitted(mut self, count: usize) -> Self {
+        self.max_admitted = count.max(1);
         self
     }
 

@@ -60,6 +60,14 @@ impl Peer {
         }
     }
 
+    /// Ends the lanes at once, whatever they still have to send.
+    pub(super) fn cut(&self) {
+        self.finish(Duration::ZERO);
+        for lane in &self.lanes {
+            lane.cut();
+        }
+    }
+
     /// The peer is no longer one: also its snapshot ends.
     pub(super) fn remove(&self, grace: Duration) {
         self.removed.store(true, Ordering::Release);
@@ -196,7 +204,15 @@ impl Mailbox {
     }
 
     fn finish(&self, end: Instant) {
-        self.state.lock().end.get_or_insert(end);
+        let mut state = self.state.lock();
+        state.end = Some(state.end.map_or(end, |before| before.min(end)));
+        drop(state);
         self.wake.notify_one();
+    }
+
+    fn cut(&self) {
+        if let Some((_, stream)) = &self.state.lock().connection {
+            let _ = stream.shutdown(Shutdown::Both); // an error means that it has ended already
+        }
     }
 }

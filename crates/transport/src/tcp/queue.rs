@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::planted::planted;
 use crate::{Envelope, Shed};
 
 /// What an envelope costs beyond its bytes, so that empty ones have a price too.
@@ -42,7 +43,11 @@ impl Queue {
             let victim = if self.of[Shed::First as usize] > 0 {
                 self.waiting.iter().position(|waiting| waiting.shed == Shed::First)
             } else if envelope.shed == Shed::Last && self.of[Shed::Normal as usize] > 0 {
-                self.waiting.iter().rposition(|waiting| waiting.shed == Shed::Normal)
+                let normal = |waiting: &Envelope| waiting.shed == Shed::Normal;
+                match planted("a-hole-at-the-front") {
+                    true => self.waiting.iter().position(normal),
+                    false => self.waiting.iter().rposition(normal),
+                }
             } else {
                 None
             };

@@ -1,8 +1,8 @@
 //! What all threads of one transport share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -32,9 +32,14 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
+    /// Removed peers whose lanes may still be sending.
+    pub(super) leaving: Mutex<BTreeMap<u64, Weak<Peer>>>,
+    /// How many peers have been removed so far.
+    pub(super) removals: AtomicU64,
     /// Where connections from peers sit, one for each peer and purpose.
-    pub(super) seats: Mutex<BTreeMap<(u64, Purpose), Arc<Seat>>>,
+    seats: Mutex<BTreeMap<(u64, Purpose), Arc<Seat>>>,
     pub(super) half_open: AtomicUsize,
+    pub(super) admitted: AtomicUsize,
     pub(super) queries: AtomicUsize,
     paused: AtomicBool,
     gripes: Gripes,
@@ -53,8 +58,11 @@ impl Shared {
             counters: Counters::default(),
             in_flight: Arc::default(),
             peers: Mutex::default(),
+            leaving: Mutex::default(),
+            removals: AtomicU64::new(0),
             seats: Mutex::default(),
             half_open: AtomicUsize::new(0),
+            admitted: AtomicUsize::new(0),
             queries: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
             gripes: Gripes::default(),
@@ -63,6 +71,21 @@ impl Shared {
 
     pub(super) fn peer(&self, id: u64) -> Option<Arc<Peer>> {
         self.peers.lock().get(&id).cloned()
+    }
+
+    /// Where connections of this kind from this peer sit.
+    pub(super) fn seat(&self, id: u64, purpose: Purpose) -> Arc<Seat> {
+        let mut seats = self.seats.lock();
+        // Ids are claims: those that nobody sits under, or waits for, need not be kept.
+        seats.retain(|_, seat| Arc::strong_count(seat) > 1);
+        Arc::clone(seats.entry((id, purpose)).or_default())
+    }
+
+    /// Shows out whoever sits under this id.
+    pub(super) fn clear_seats(&self, id: u64) {
+        for (_, seat) in self.seats.lock().iter().filter(|((from, _), _)| *from == id) {
+            seat.clear();
+        }
     }
 
     pub(super) fn is_paused(&self) -> bool {

@@ -1,18 +1,22 @@
 //! Snapshots: a connection for each, chunks under checksums, and a last word from the receiver.
 
 use std::io::{self, IoSlice, Read};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
 
 use super::dial::{DialError, Link};
 use super::inbound::Guest;
-use super::net::{part, write_all_vectored, write_frame};
+use super::net::{part, write_frame, write_patiently};
 use super::peer::Peer;
 use super::shared::Shared;
-use crate::codec::{FrameError, Kind, Limits, Purpose, decode_refusal, seal};
+use crate::codec::{FrameError, Key, Kind, Limits, Purpose, decode_refusal, seal};
+use crate::planted::planted;
 use crate::{Handler, Refusal, SnapshotEnvelope, SnapshotSendError};
 
 /// Content travels in chunks of at most this size.
@@ -39,13 +43,15 @@ pub(super) fn send(
     })?;
     *peer.snapshot.lock() = Some(Arc::clone(&link.stream));
     let _cut = CutOnDrop(peer);
-    // A disk may keep the receiver from reading for longer than a lane would put up with.
-    let patience = shared.options.write_timeout.max(shared.options.snapshot_timeout / 4);
-    let _ = link.stream.set_write_timeout(Some(patience)); // an error means that the connection is gone
     let result = if peer.is_removed() {
         Err(SnapshotSendError::PeerRemoved)
     } else {
-        stream(shared, &mut link, envelope, content)
+        // Also while our own disk is slow to give the content, the receiver shall know that we are there.
+        let (stream, key) = (Arc::clone(&link.stream), Mutex::new(link.key.clone()));
+        let mut courier = Courier { shared, link: &mut link, key: &key, heard: Instant::now() };
+        with_signs_of_life(&stream, &key, Kind::Ping, shared.options.keepalive(), || {
+            courier.deliver(envelope, content)
+        })
     };
     match result {
         Err(_) if peer.is_removed() => Err(SnapshotSendError::PeerRemoved),
@@ -67,38 +73,142 @@ impl Drop for CutOnDrop<'_> {
     }
 }
 
-fn stream(
-    shared: &Shared,
-    link: &mut Link,
-    envelope: &SnapshotEnvelope,
-    content: &mut dyn Read,
-) -> Result<(), SnapshotSendError> {
-    write(link, Kind::SnapshotStart, &envelope.head, &envelope.len.to_be_bytes())?;
-    let mut chunk = vec![0; usize::try_from(envelope.len).unwrap_or(CHUNK).min(CHUNK)];
-    let declared = envelope.len;
-    let mut read = 0;
-    while read < declared {
-        let want = usize::try_from(declared - read).unwrap_or(CHUNK).min(CHUNK);
-        let have = fill(content, &mut chunk[..want])?;
-        if have == 0 {
-            return Err(SnapshotSendError::WrongLength { declared, read });
-        }
-        read += have as u64;
-        if let Some(verdict) = early_verdict(link)? {
+/// What became of the snapshot, by the receiver's word.
+type Verdict = Result<(), SnapshotSendError>;
+
+/// Brings one snapshot over one connection.
+struct Courier<'a> {
+    shared: &'a Shared,
+    link: &'a mut Link,
+    /// Of what we send; locked for as long as a frame is being written.
+    key: &'a Mutex<Key>,
+    /// When the receiver last gave a sign of life.
+    heard: Instant,
+}
+
+impl Courier<'_> {
+    fn deliver(&mut self, envelope: &SnapshotEnvelope, content: &mut dyn Read) -> Verdict {
+        let declared = envelope.len;
+        let start = self.write(Kind::SnapshotStart, &envelope.head, &[&declared.to_be_bytes()])?;
+        if let Some(verdict) = start {
             return verdict;
         }
-        write(link, Kind::SnapshotChunk, b"", &chunk[..have])?;
+        let mut chunk = vec![0; usize::try_from(declared).unwrap_or(CHUNK).min(CHUNK)];
+        let mut read = 0;
+        while read < declared {
+            let want = usize::try_from(declared - read).unwrap_or(CHUNK).min(CHUNK);
+            let have = fill(content, &mut chunk[..want])?;
+            if have == 0 {
+                return Err(SnapshotSendError::WrongLength { declared, read });
+            }
+            read += have as u64;
+            if let Some(verdict) = self.hear()? {
+                return verdict;
+            }
+            if let Some(verdict) = self.write(Kind::SnapshotChunk, b"", &[&chunk[..have]])? {
+                return verdict;
+            }
+        }
+        if fill(content, &mut [0])? > 0 {
+            return Err(SnapshotSendError::WrongLength { declared, read: read + 1 });
+        }
+        match self.write(Kind::SnapshotEnd, b"", &[])? {
+            Some(verdict) => verdict,
+            None => self.wait(),
+        }
     }
-    if fill(content, &mut [0])? > 0 {
-        return Err(SnapshotSendError::WrongLength { declared, read: read + 1 });
+
+    /// Waits for the last word, for as long as the receiver is there.
+    fn wait(&mut self) -> Verdict {
+        let end = Instant::now() + self.shared.options.snapshot_timeout;
+        loop {
+            let silence = match planted("waits-for-the-dead") {
+                true => end,
+                false => self.heard + self.shared.options.idle_timeout,
+            };
+            match self.link.back.wait(&self.link.stream, end.min(silence)) {
+                Ok(frame) => {
+                    if let Some(verdict) = self.take(&frame) {
+                        return verdict;
+                    }
+                }
+                Err(FrameError::Timeout) if Instant::now() >= end => {
+                    return Err(SnapshotSendError::NoAnswer);
+                }
+                Err(error) => return Err(SnapshotSendError::Lost(broken(error))),
+            }
+        }
     }
-    write_frame(&link.stream, &mut link.key, Kind::SnapshotEnd, b"")
-        .or_else(|error| lost(link, error))?;
-    let deadline = Instant::now() + shared.options.snapshot_timeout;
-    match link.back.wait(&link.stream, deadline) {
-        Ok(frame) => verdict(&frame),
-        Err(FrameError::Timeout) => Err(SnapshotSendError::NoAnswer),
-        Err(error) => Err(SnapshotSendError::Lost(broken(error))),
+
+    /// What the receiver has said by now: it may refuse before the end, or already have what we send. An error if it
+    /// has said nothing for too long.
+    fn hear(&mut self) -> Result<Option<Verdict>, SnapshotSendError> {
+        loop {
+            match self.link.back.poll(&self.link.stream) {
+                Ok(Some(frame)) => {
+                    if let Some(verdict) = self.take(&frame) {
+                        return Ok(Some(verdict));
+                    }
+                }
+                Ok(None) if self.heard.elapsed() > self.shared.options.idle_timeout => {
+                    return Err(SnapshotSendError::Lost(io::ErrorKind::TimedOut.into()));
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(SnapshotSendError::Lost(broken(error))),
+            }
+        }
+    }
+
+    fn take(&mut self, (kind, head): &(Kind, Bytes)) -> Option<Verdict> {
+        match kind {
+            Kind::Alive => {
+                self.heard = Instant::now();
+                None
+            }
+            Kind::SnapshotAccepted => Some(Ok(())),
+            Kind::Refusal => Some(Err(SnapshotSendError::Refused(decode_refusal(head)))),
+            _ => {
+                let error = FrameError::Malformed("neither accepted nor refused");
+                Some(Err(SnapshotSendError::Lost(broken(error))))
+            }
+        }
+    }
+
+    /// Writes a frame; gives the verdict if one comes before all of it is written. A disk may keep the receiver from
+    /// reading for longer than a lane would put up with, as long as it says that it is there.
+    fn write(
+        &mut self,
+        kind: Kind,
+        head: &[u8],
+        payloads: &[&[u8]],
+    ) -> Result<Option<Verdict>, SnapshotSendError> {
+        let mut header = Vec::new();
+        let mut key = self.key.lock();
+        if !seal(&mut key, kind, head, payloads, &mut header) {
+            return Err(SnapshotSendError::HeadTooLarge { len: head.len(), limit: MAX_HEAD });
+        }
+        let mut slices = vec![IoSlice::new(&header), IoSlice::new(head)];
+        slices.extend(payloads.iter().map(|payload| IoSlice::new(payload)));
+        let stream = Arc::clone(&self.link.stream);
+        let patience = self.shared.options.snapshot_timeout;
+        let mut said = Ok(None);
+        let written = write_patiently(&stream, &mut slices, |stalled| {
+            said = self.hear();
+            match said {
+                Ok(None) if stalled < patience => Ok(()),
+                _ => Err(io::ErrorKind::TimedOut.into()),
+            }
+        });
+        match (written, said) {
+            (Ok(()), _) => Ok(None),
+            (Err(_), Err(error)) => Err(error),
+            (Err(_), Ok(Some(verdict))) => Ok(Some(verdict)),
+            // Perhaps because the receiver has refused and gone.
+            (Err(error), Ok(None)) => match self.hear() {
+                Ok(Some(verdict @ Err(SnapshotSendError::Refused(_)))) => Ok(Some(verdict)),
+                _ => Err(SnapshotSendError::Lost(error)),
+            },
+        }
     }
 }
 
@@ -116,48 +226,6 @@ fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, SnapshotSend
     Ok(have)
 }
 
-fn write(
-    link: &mut Link,
-    kind: Kind,
-    head: &[u8],
-    payload: &[u8],
-) -> Result<(), SnapshotSendError> {
-    let mut header = Vec::new();
-    if !seal(&mut link.key, kind, head, &[payload], &mut header) {
-        return Err(SnapshotSendError::HeadTooLarge { len: head.len(), limit: MAX_HEAD });
-    }
-    let mut slices = [IoSlice::new(&header), IoSlice::new(head), IoSlice::new(payload)];
-    write_all_vectored(&link.stream, &mut slices).or_else(|error| lost(link, error))
-}
-
-/// A write failed; perhaps because the receiver has refused and gone.
-fn lost(link: &mut Link, error: io::Error) -> Result<(), SnapshotSendError> {
-    match early_verdict(link) {
-        Ok(Some(Err(refused))) => Err(refused),
-        _ => Err(SnapshotSendError::Lost(error)),
-    }
-}
-
-/// What the receiver has said before the end, if anything: it may refuse, or already have what we send.
-fn early_verdict(
-    link: &mut Link,
-) -> Result<Option<Result<(), SnapshotSendError>>, SnapshotSendError> {
-    match link.back.poll(&link.stream) {
-        Ok(frame) => Ok(frame.as_ref().map(verdict)),
-        Err(error) => Err(SnapshotSendError::Lost(broken(error))),
-    }
-}
-
-fn verdict((kind, head): &(Kind, Bytes)) -> Result<(), SnapshotSendError> {
-    match kind {
-        Kind::SnapshotAccepted => Ok(()),
-        Kind::Refusal => Err(SnapshotSendError::Refused(decode_refusal(head))),
-        _ => Err(SnapshotSendError::Lost(broken(FrameError::Malformed(
-            "neither accepted nor refused",
-        )))),
-    }
-}
-
 fn broken(error: FrameError) -> io::Error {
     match error {
         FrameError::Io(error) => error,
@@ -169,7 +237,6 @@ fn broken(error: FrameError) -> io::Error {
 /// Receives one snapshot on the thread of its connection.
 pub(super) fn receive(shared: &Shared, handler: &Arc<dyn Handler>, mut guest: Guest) {
     let id = guest.id;
-    let timeout = shared.options.snapshot_timeout;
     let (head, len) = match guest.read(LIMITS, shared.options.handshake_timeout).and_then(start) {
         Ok(start) => start,
         Err(error) => return guest.end(shared, &error),
@@ -177,15 +244,22 @@ pub(super) fn receive(shared: &Shared, handler: &Arc<dyn Handler>, mut guest: Gu
     if shared.is_paused() || !guest.turn.is_ours() {
         return guest.refuse(&Refusal::Busy);
     }
+    let stream = Arc::clone(&guest.stream);
+    let every = shared.options.keepalive() / 2;
+    let key = Mutex::new(guest.reader.get_mut().voice().key.clone());
     let mut content = Content {
         guest: &mut guest,
-        timeout,
+        idle: shared.options.idle_timeout,
+        patience: shared.options.snapshot_timeout,
         chunk: Bytes::new(),
         left: len,
         state: State::Arriving,
     };
-    let result = handler.receive_snapshot(id, head, len, &mut content);
+    let result = with_signs_of_life(&stream, &key, Kind::Alive, every, || {
+        handler.receive_snapshot(id, head, len, &mut content)
+    });
     let state = std::mem::replace(&mut content.state, State::Ended);
+    guest.reader.get_mut().voice().key = key.into_inner();
     shared.counters.peer(id, |stats| match result {
         Ok(()) => stats.snapshots_received += 1,
         Err(_) => stats.snapshots_refused += 1,
@@ -205,6 +279,39 @@ pub(super) fn receive(shared: &Shared, handler: &Arc<dyn Handler>, mut guest: Gu
     }
 }
 
+/// Says now and then, from a thread of its own, that we are there, while `work` waits for the network or a disk: the
+/// other side cannot tell a slow disk from a dead machine otherwise.
+fn with_signs_of_life<T>(
+    stream: &TcpStream,
+    key: &Mutex<Key>,
+    kind: Kind,
+    every: Duration,
+    work: impl FnOnce() -> T,
+) -> T {
+    let (working, ended) = sync_channel::<()>(0);
+    thread::scope(|scope| {
+        let say = move || {
+            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout)
+                && !planted("silent-while-it-works")
+            {
+                // A frame that is being written is a sign of life as well.
+                let Some(mut key) = key.try_lock() else { continue };
+                if write_frame(stream, &mut key, kind, b"").is_err() {
+                    let _ = stream.shutdown(Shutdown::Both); // half a frame may be out
+                    return;
+                }
+            }
+        };
+        let name = "oarlock-alive".to_owned();
+        if let Err(error) = thread::Builder::new().name(name).spawn_scoped(scope, say) {
+            log::warn!(error:%; "no thread for the signs of life of a snapshot");
+        }
+        let result = work();
+        drop(working);
+        result
+    })
+}
+
 /// What the first frame says: the head, and how much follows.
 fn start(
     (header, head, payloads): (crate::codec::Header, Bytes, Vec<Bytes>),
@@ -218,7 +325,10 @@ fn start(
 /// The content as the handler reads it.
 struct Content<'a> {
     guest: &'a mut Guest,
-    timeout: Duration,
+    /// How long the sender may say nothing at all.
+    idle: Duration,
+    /// How long it may say nothing but that it is there.
+    patience: Duration,
     chunk: Bytes,
     left: u64,
     state: State,
@@ -234,7 +344,13 @@ enum State {
 impl Content<'_> {
     /// Reads the next chunk, or the end.
     fn advance(&mut self) -> Result<(), FrameError> {
-        let (header, head, mut payloads) = self.guest.read(LIMITS, self.timeout)?;
+        let end = Instant::now() + self.patience;
+        let (header, head, mut payloads) = loop {
+            match self.guest.read(LIMITS, self.idle)? {
+                (header, ..) if header.kind == Kind::Ping && Instant::now() < end => {}
+                frame => break frame,
+            }
+        };
         match (header.kind, payloads.pop()) {
             (Kind::SnapshotChunk, Some(chunk)) if !chunk.is_empty() && head.is_empty() => {
                 self.left = self

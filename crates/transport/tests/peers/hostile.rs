@@ -306,3 +306,49 @@ fn the_first_frame_must_be_a_hello() {
     assert_eq!(raw.refusal().code, 7);
     counted(&one, "oversize", 1);
 }
+
+/// Ids are claims, and there are as many as anybody likes; threads and memory are not.
+#[test]
+fn admitted_connections_are_bounded_however_many_ids_say_hello() {
+    let (one, handler, address) = victim(TcpOptions::new().max_admitted(3));
+    let from = |id| Greeting { from: id, ..hello(1) };
+    let held: Vec<Raw> = (2..5).map(|id| Raw::admitted(address, &from(id))).collect();
+    assert_eq!(one.stats().admitted, 3);
+    assert_eq!(Raw::greet(address, &from(9)).refusal(), refusal(8, 0, 0));
+    // One that takes its own place again needs no other.
+    let mut again = Raw::admitted(address, &Greeting { nonce: 78, ..from(3) });
+    again.send(ENVELOPE, b"again", &[]);
+    handler.wait_received(1);
+    drop((held, again));
+    eventually("they are given back", || one.stats().admitted == 0);
+    Raw::admitted(address, &from(9));
+
+    // Nor is more than so much remembered of those who came and went.
+    for id in 1000..2500 {
+        drop(Raw::admitted(address, &from(id)));
+    }
+    let known = one.stats().peers.len();
+    assert!(known <= 1024, "{known} peers are counted");
+}
+
+/// What comes back on a lane is a sign of life or a refusal. Anything else is a fault, and no sign of life.
+#[test]
+fn an_acceptor_that_says_what_it_may_not_is_left() {
+    let (one, handler, _) = victim(TcpOptions::new());
+    let acceptor = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", acceptor.local_addr().expect("bound"));
+    one.add_peer(2, &[url]).expect("a good url");
+    let (stream, _) = acceptor.accept().expect("a lane");
+    let mut raw = Raw { stream, send: Key::GREETING, receive: Key::GREETING };
+    let (_, head) = raw.read_answer().expect("a hello");
+    let theirs: Greeting = prost::Message::decode(&head[..]).expect("a greeting");
+    let greeting = Greeting { from: 2, to: 1, max_frame: 1 << 20, ..hello(1) };
+    let mut key = Key::GREETING;
+    let welcome = frame(&mut key, WELCOME, &prost::Message::encode_to_vec(&greeting), &[]);
+    raw.write(&[&PREFACE[..], &welcome].concat());
+    raw.send = Key::of(2, theirs.nonce, greeting.nonce);
+    raw.send(ENVELOPE, b"who asked you?", &[]);
+    counted(&one, "malformed", 1);
+    handler.wait_unreachable(2);
+    assert!(handler.heads(Lane::Message).is_empty());
+}

@@ -1,6 +1,8 @@
 //! Transports and their handlers, over real sockets and over the in-memory network.
 
+mod changes;
 mod common;
+mod faults;
 mod hostile;
 mod mem;
 mod snapshot;

@@ -1,5 +1,6 @@
 //! A handler that writes down what it is told, and waits for conditions instead of sleeping.
 
+pub(crate) mod proxy;
 pub(crate) mod raw;
 
 use std::io::Read;
