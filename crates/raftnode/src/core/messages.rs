@@ -66,6 +66,9 @@ impl Core {
         }
         self.note_answer(&message);
         self.tell_view();
+        if self.answers_earlier(&message) {
+            return Ok(());
+        }
         Ok(self.raw.step(message)?)
     }
 

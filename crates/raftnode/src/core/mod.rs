@@ -33,6 +33,7 @@ mod ready;
 pub use ready::{must_persist_before_apply, should_wait_wal_sync};
 
 mod conf;
+mod earlier;
 mod fetch;
 mod inflight;
 mod lease;
