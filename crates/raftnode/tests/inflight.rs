@@ -6,7 +6,7 @@ use std::time::Duration;
 use oarlock_raftnode::core::Event;
 use oarlock_raftnode::raft::eraftpb::{Message, MessageType};
 use oarlock_raftnode::wire::{Forward, ForwardKind};
-use oarlock_raftnode::{Config, Payload, PeerState, PeerStatus};
+use oarlock_raftnode::{Config, Payload, PeerState, PeerStatus, SnapshotMark};
 
 mod support;
 use support::sim::{Packet, Sim};
@@ -313,11 +313,13 @@ fn a_snapshot_that_is_not_there_yet_is_asked_for_once_with_each_answer() {
     slow.cut = false;
     slow.tick();
     assert!(slow.arrive(), "it is asked what has become of what was sent, and then probed");
-    let applied = slow.sim.core(1).applied();
-    slow.sim.core(1).handle_compact(applied).expect("it reads");
+    let index = slow.sim.core(1).applied() - 1;
+    let mark = SnapshotMark { index, ..SnapshotMark::default() }; // as if from before it was added
+    slow.sim.core(1).handle_snapshot_ready(mark, Default::default());
+    slow.sim.core(1).handle_compact(index).expect("it reads");
     slow.arrive_all();
     let peer = slow.peer().expect("a follower");
-    assert!(peer.state == PeerState::Replicate && peer.next <= applied, "{peer:?}");
+    assert!(peer.state == PeerState::Replicate && peer.next <= index, "{peer:?}");
     let mut wishes = 0;
     for round in 0..10 {
         for _ in 0..10 {

@@ -38,8 +38,11 @@ pub(super) enum Command {
     Report { who: Who, together: bool },
     Apply { who: Who, count: usize },
     Snapshot(u64),
-    Compact { on: u64, index: u64 },
+    Compact { on: u64, index: Option<u64> },
     Stall { on: u64, stalled: bool },
+    Fail { on: u64, what: Fault },
+    HandOver(u64),
+    Stop(u64),
     Crash { who: Who, kept: usize },
     Restart(Who),
     Wipe(u64),
@@ -52,6 +55,12 @@ pub(super) enum Command {
     Progress(u64),
     Net,
     Held(Who),
+}
+
+/// What a disk fails to do.
+pub(super) enum Fault {
+    Write,
+    Sync,
 }
 
 #[derive(Clone, Copy)]
@@ -209,8 +218,24 @@ impl Command {
             }
             "apply" => Self::Apply { who: words.who()?, count: words.number_or(usize::MAX)? },
             "snapshot" => Self::Snapshot(words.number()?),
-            "compact" => Self::Compact { on: words.number()?, index: words.number_or(u64::MAX)? },
+            "compact" => {
+                let on = words.number()?;
+                let index = words.rest.next().map(str::parse).transpose();
+                let index = index.map_err(|_| format!("`{line}` compacts up to what?"))?;
+                Self::Compact { on, index }
+            }
             "stall" => Self::Stall { on: words.number()?, stalled: words.flag()? },
+            "fail" => {
+                let on = words.number()?;
+                let what = match words.next()? {
+                    "write" => Fault::Write,
+                    "sync" => Fault::Sync,
+                    other => return Err(format!("`{other}`: a write or a sync?")),
+                };
+                Self::Fail { on, what }
+            }
+            "hand-over" => Self::HandOver(words.number()?),
+            "stop" => Self::Stop(words.number()?),
             "crash" => {
                 let who = words.who()?;
                 let kept = if words.rest.next() == Some("keep") { words.number()? } else { 0 };

@@ -367,7 +367,7 @@ fn snapshot_packet(message: &Message, snapshots: &MemSnapshots, text: String) ->
     let mut content = Vec::new();
     std::io::Read::read_to_end(&mut source.content, &mut content).ok()?;
     let head = wire::encode_snapshot(message, source.len).ok()?.head;
-    let content = Some(content.into());
+    let content = Some((id.index, content.into()));
     Some(Packet { label: "snapshot", text, head, payloads: Vec::new(), content })
 }
 

@@ -19,6 +19,7 @@
 //! # Ok::<(), String>(())
 //! ```
 
+mod end;
 mod life;
 mod machine;
 mod net;

@@ -13,8 +13,8 @@ pub(super) struct Packet {
     pub(super) text: String,
     pub(super) head: Bytes,
     pub(super) payloads: Vec<Bytes>,
-    /// The content that comes with a snapshot.
-    pub(super) content: Option<Bytes>,
+    /// What comes with a snapshot: its index, and the content.
+    pub(super) content: Option<(u64, Bytes)>,
 }
 
 /// A direction between two nodes.
@@ -119,6 +119,15 @@ impl Net {
 
     pub(super) fn len(&self, link: Link) -> usize {
         self.queues.get(&link).map_or(0, VecDeque::len)
+    }
+
+    /// The oldest snapshot that is on its way from a node.
+    pub(super) fn oldest_snapshot(&self, from: u64) -> Option<u64> {
+        let queued =
+            self.queues.iter().flat_map(|(link, queue)| queue.iter().map(|packet| (*link, packet)));
+        let all = queued.chain(self.delayed.iter().map(|(link, packet)| (*link, packet)));
+        let own = all.filter(|(link, _)| link.0 == from);
+        own.filter_map(|(_, packet)| packet.content.as_ref()).map(|(index, _)| *index).min()
     }
 
     pub(super) fn packets(&self, link: Link) -> impl Iterator<Item = &Packet> {

@@ -9,8 +9,8 @@ use oarlock_raftnode::membership::{ChangeEntry, EntryKind};
 use oarlock_raftnode::raft::eraftpb::Entry;
 use oarlock_raftnode::wire::{self, Forward, ForwardKind, Inbound};
 use oarlock_raftnode::{
-    AttributeUpdate, Config, LogBatch, LogReader, LogStore, MemSnapshots, MemStore, Payload, Role,
-    SnapshotId, SnapshotStore, TransferError,
+    AttributeUpdate, Config, LogBatch, LogError, LogReader, LogStore, MemSnapshots, MemStore,
+    Payload, Role, SnapshotId, SnapshotStore, TransferError,
 };
 
 use super::life::{Job, Life, Read, Report, Write};
@@ -160,23 +160,6 @@ impl Node {
         Ok(())
     }
 
-    /// Power loss. The first `kept` writes that were under way turn out to have reached the disk.
-    pub(super) fn crash(&mut self, kept: usize) {
-        if let Some(life) = self.life.take() {
-            for write in life.writes.iter().take(kept) {
-                // What the log refuses it would have refused before the crash: found by `sync`.
-                let _ = append(&mut self.store, write);
-            }
-        }
-        let kept = if kept == 0 { 0 } else { self.store.unsynced_batches() };
-        self.store = self.store.crash_keeping(kept);
-    }
-
-    /// A new disk: everything it knew and promised is gone.
-    pub(super) fn wipe(&mut self) {
-        *self = Self { wiped: true, ..Self::new(self.id) };
-    }
-
     /// Does something to the core, and then all that follows from it at once.
     pub(super) fn act(&mut self, around: &mut Around<'_>, act: impl FnOnce(&mut Core)) {
         if let Some(life) = &mut self.life {
@@ -280,12 +263,20 @@ impl Node {
     /// Writes the next `count` stages and syncs, without reporting it.
     pub(super) fn sync(&mut self, count: usize, around: &mut Around<'_>) {
         let Some(life) = &mut self.life else { return };
-        let mut must_sync = false;
+        let (mut must_sync, mut failed) = (false, None);
         let count = count.min(life.writes.len());
         for write in life.writes.drain(..count) {
             let Ok(before) = self.store.state() else { return };
-            if let Err(error) = append(&mut self.store, &write) {
-                return around.witness.violation(format!("{}: the log refuses: {error}", self.id));
+            match append(&mut self.store, &write) {
+                Ok(()) => {}
+                Err(error @ LogError::Io { .. }) => {
+                    failed = Some(error);
+                    break;
+                }
+                Err(error) => {
+                    let what = format!("{}: the log refuses: {error}", self.id);
+                    return around.witness.violation(what);
+                }
             }
             match write {
                 Write::Stage(stage) => {
@@ -317,8 +308,13 @@ impl Node {
                 }
             }
         }
-        if must_sync && let Err(error) = self.store.sync() {
-            around.witness.violation(format!("{}: {error}", self.id));
+        if must_sync && failed.is_none() {
+            failed = self.store.sync().err();
+        }
+        if let Some(error) = failed {
+            // Nothing of it is reported: nobody knows what the disk holds (O13).
+            around.trace.say(self.id, format!("ends: {error}"));
+            self.end(around);
         }
     }
 
@@ -398,20 +394,18 @@ impl Node {
         Ok(())
     }
 
-    /// Asks the core to forget entries up to `index`, or what the last durable mark covers. An index is handed on as it
-    /// is: not to go beyond what is applied is for the core to see to (O18). The log releases what a mark covers.
-    pub(super) fn compact(&mut self, index: u64) -> Result<u64, String> {
+    /// Asks the core to forget entries up to `index`, or, as the node thread does after each snapshot of its own, what nobody
+    /// needs while a snapshot at `sent` is being sent. An index is handed on as it is: not to go beyond what is applied (O18)
+    /// or a mark that is reported durable (O6) is for the core to see to. The log releases as much.
+    pub(super) fn compact(&mut self, index: Option<u64>, sent: Option<u64>) -> Result<u64, String> {
         let Some(life) = &mut self.life else { return Ok(0) };
-        let mark = self.store.state().map_err(|error| error.to_string())?.snapshot;
-        let covered = mark.map_or(0, |mark| mark.index);
-        let index = if index == u64::MAX { covered } else { index };
+        let index = index.unwrap_or_else(|| life.core.superseded(sent));
         let compacted = life.core.handle_compact(index).map_err(|error| error.to_string())?;
         if compacted > life.core.applied() {
             return Err(format!("compacted {compacted}, applied {} (O18)", life.core.applied()));
         }
-        let released = compacted.min(covered);
-        self.store.release(released + 1).map_err(|error| error.to_string())?;
-        let _ = self.snapshots.purge(released);
+        self.store.release(compacted + 1).map_err(|error| error.to_string())?;
+        let _ = self.snapshots.purge(compacted);
         Ok(compacted)
     }
 
@@ -471,7 +465,7 @@ impl Node {
         around: &mut Around<'_>,
     ) -> Option<bool> {
         let life = self.life.as_mut()?;
-        if let Some(content) = packet.content {
+        if let Some((_, content)) = packet.content {
             let message = match wire::decode_snapshot(packet.head) {
                 Ok(message) => message,
                 Err(error) => {
@@ -526,7 +520,7 @@ impl Node {
     }
 }
 
-fn append(store: &mut MemStore, write: &Write) -> Result<(), oarlock_raftnode::LogError> {
+pub(super) fn append(store: &mut MemStore, write: &Write) -> Result<(), LogError> {
     match write {
         Write::Stage(Persist { install, entries, hard_state, .. }) => {
             let (install, hard_state) = (install.clone(), hard_state.clone());

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use oarlock_raftnode::bootstrap::Boot;
 use oarlock_raftnode::membership::record::ConfChangeTransition;
 use oarlock_raftnode::membership::{Change, ChangeEntry, Configuration};
-use oarlock_raftnode::{Config, LogStore, Role};
+use oarlock_raftnode::{Config, Role};
 
 use super::life::Life;
 use super::node::Node;
@@ -170,7 +170,8 @@ impl Simulation {
             .max_size_per_msg(1 << rng.u32(5..=12))
             .max_inflight_bytes(1 << rng.u32(12..=14))
             .max_apply_bytes(1 << rng.u32(5..=12))
-            .max_uncommitted_bytes(1 << 12);
+            .max_uncommitted_bytes(1 << 12)
+            .snapshot_catchup_entries(rng.u64(..4));
         world.slow_reads = rng.bool();
         let founders: Vec<u64> = (1..=rng.u64(1..=5)).collect();
         let (used, haste) = (founders.len() as u64, rng.u8(1..=3));
@@ -410,14 +411,11 @@ impl Simulation {
 
     fn compact(&mut self) {
         let Some(id) = self.leader_or_some() else { return };
-        let kept = self.rng.u64(..4);
-        // As the node thread does: never beyond a durable mark.
-        let state = self.world.nodes.get(&id).and_then(|node| node.store.state().ok());
-        let mark = state.and_then(|state| state.snapshot).map_or(0, |mark| mark.index);
-        let index = mark.saturating_sub(kept);
-        self.note(format!("compact {id} {index}"));
-        let compacted = self.world.step(id, |node, _| node.compact(index));
-        if let Some(Err(error)) = compacted {
+        // As the node thread does, or more than it may.
+        let last = self.world.life(id).map_or(0, |life| life.log.last());
+        let index = self.rng.bool().then(|| self.rng.u64(..=last));
+        self.note(format!("compact {id} {index:?}"));
+        if let Some(Err(error)) = self.world.compact(id, index) {
             self.world.witness.violation(error);
         }
     }

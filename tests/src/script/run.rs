@@ -3,7 +3,7 @@
 use oarlock_raftnode::bootstrap::Boot;
 use oarlock_raftnode::{Config, SnapshotStore};
 
-use super::command::{Command, Links, Who};
+use super::command::{Command, Fault, Links, Who};
 use super::net::Link;
 use super::node::Node;
 use super::world::World;
@@ -180,12 +180,27 @@ impl Script {
                 world.step(id, |node, around| node.snapshot(around)).transpose()?;
             }
             Command::Compact { on, index } => {
-                if let Some(index) = world.step(on, |node, _| node.compact(index)).transpose()? {
+                if let Some(index) = world.compact(on, index).transpose()? {
                     world.trace.say(on, format!("log begins after {index}"));
                 }
             }
             Command::Stall { on, stalled } => {
                 world.act(on, |core| core.handle_write_stall(stalled));
+            }
+            Command::Fail { on, what } => {
+                if let Some(node) = world.nodes.get(&on) {
+                    match what {
+                        Fault::Write => node.store.fail_next_append(),
+                        Fault::Sync => node.store.fail_next_sync(),
+                    }
+                }
+            }
+            Command::HandOver(id) => match world.step(id, Node::hand_over).flatten() {
+                Some(to) => world.trace.say(id, format!("hands over to {to}")),
+                None => world.trace.say(id, "has nobody to hand over to"),
+            },
+            Command::Stop(id) => {
+                world.step(id, Node::stop);
             }
             Command::Crash { who, kept } => {
                 for id in self.who(who) {
@@ -284,6 +299,7 @@ fn configured(config: Config, key: &str, value: &str) -> Result<Config, String> 
         "inflight" => config.max_inflight_msgs(number()? as usize),
         "inflight-bytes" => config.max_inflight_bytes(u64::from(number()?)),
         "uncommitted-bytes" => config.max_uncommitted_bytes(u64::from(number()?)),
+        "catch-up" => config.snapshot_catchup_entries(u64::from(number()?)),
         "waiting" => config.max_waiting_proposals(number()? as usize),
         "request-bytes" => config.max_request_bytes(number()? as usize),
         other => return Err(format!("`{other}` cannot be configured")),

@@ -46,7 +46,7 @@ impl World {
             twins: Twins::default(),
             trace: Trace::default(),
             slow_reads: false,
-            config: Config::new(),
+            config: Config::new().snapshot_catchup_entries(0),
             seed,
             auto: false,
         }
@@ -84,6 +84,12 @@ impl World {
             }
             node.pump(around);
         });
+    }
+
+    /// Forgets entries up to `index`, or what nobody needs any more; how far.
+    pub(super) fn compact(&mut self, id: u64, index: Option<u64>) -> Option<Result<u64, String>> {
+        let sent = self.net.oldest_snapshot(id);
+        self.step(id, |node, _| node.compact(index, sent))
     }
 
     pub(super) fn life(&self, id: u64) -> Option<&Life> {

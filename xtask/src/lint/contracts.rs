@@ -1,6 +1,6 @@
 //! `docs/contracts.md` names, for every contract, the tests and scenarios that try it, and the bugs that break it. This
 //! check keeps the page true: each contract is there once, whatever is named exists, every contract about order has a bug
-//! that a test is shown to catch, and every failpoint is on the page.
+//! that a test is shown to catch, and a scenario or a reason why not, and every failpoint is on the page.
 
 use super::Report;
 use super::tidy::read;
@@ -33,6 +33,7 @@ pub(super) fn contracts(root: &Path) -> Report {
     }
     report.faults.extend(untrue(&page, &functions, &scenarios.collect()));
     report.faults.extend(unbroken(&page, &bugs));
+    report.faults.extend(unplayed(&page));
     let sources = files.iter().filter(|file| file.starts_with(FAILPOINTS));
     for point in sources.filter_map(|file| read(root, file).ok()).flat_map(|text| points_in(&text))
     {
@@ -70,6 +71,17 @@ fn unbroken(page: &str, bugs: &BTreeSet<String>) -> Vec<String> {
     let unproved =
         unproved.map(|(contract, _)| format!("{PAGE}: {contract} names no bug that breaks it"));
     unknown.chain(unproved).collect()
+}
+
+/// Contracts about order that no scenario shows, and nobody says why.
+fn unplayed(page: &str) -> Vec<String> {
+    let sections = page.split("\n### ").skip(1).filter_map(|section| section.split_once(':'));
+    let unplayed = sections.filter(|(contract, text)| {
+        let excused = text.lines().any(|line| line.starts_with("- No scenario: "));
+        contract.starts_with('O') && excused == named(text, "- Scenarios:").next().is_some()
+    });
+    let text = "has neither scenarios nor `- No scenario: why`, or both";
+    unplayed.map(|(contract, _)| format!("{PAGE}: {contract} {text}")).collect()
 }
 
 /// The names of the failpoints in a source file.
@@ -132,6 +144,15 @@ mod tests {
         let bugs = BTreeSet::from(["late".to_owned()]);
         assert_eq!(unbroken(page, &bugs), ["docs/contracts.md: O2 names no bug that breaks it"]);
         assert_eq!(unbroken(page, &BTreeSet::new()).len(), 2);
+    }
+
+    #[test]
+    fn a_contract_without_a_scenario_and_without_a_reason_is_seen() {
+        let page =
+            "\n### O1: a\n- Scenarios: `shown`\n### O2: b\n- No scenario: no clock\n### W1: c\n";
+        assert_eq!(unplayed(page), Vec::<String>::new());
+        assert_eq!(unplayed(&page.replace("- No scenario: no clock", "- Tests: `x`")).len(), 1);
+        assert_eq!(unplayed(&page.replace("- Scenarios: `shown`", "- Scenarios: none")).len(), 1);
     }
 
     #[test]

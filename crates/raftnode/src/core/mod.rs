@@ -14,7 +14,7 @@ use raft::{RawNode, StateRole};
 use crate::bootstrap::Recovered;
 use crate::planted::planted;
 use crate::storage::LogView;
-use crate::{Busy, Config, LogError, Quarantine, Role, SnapshotMark, StartError, TransferError};
+use crate::{Busy, Config, LogError, Quarantine, Role, StartError, TransferError};
 
 mod effects;
 pub(crate) use effects::entry_bytes;
@@ -32,6 +32,7 @@ pub use messages::StepError;
 mod ready;
 pub use ready::{must_persist_before_apply, should_wait_wal_sync};
 
+mod compact;
 mod conf;
 mod earlier;
 mod fetch;
@@ -107,6 +108,8 @@ pub struct Core {
     max_msg_bytes: u64,
     max_request_bytes: usize,
     max_apply_bytes: u64,
+    /// Entries that stay when a snapshot covers them (O26).
+    catch_up: u64,
     cluster: Arc<Cluster>,
     configuration: Configuration,
     /// Members that were removed and are in no half of the configuration: a joint one needs those whom it removes until
@@ -192,6 +195,7 @@ impl Core {
             max_msg_bytes: config.max_size_per_msg,
             max_request_bytes: config.max_request_bytes,
             max_apply_bytes: config.max_apply_bytes,
+            catch_up: config.snapshot_catchup_entries,
             cluster: Arc::new(recovered.cluster.clone()),
             present: configuration.contains(recovered.id),
             gone: conf::gone(recovered.id, &recovered.cluster, &configuration),
@@ -219,31 +223,6 @@ impl Core {
             events: VecDeque::new(),
             raw,
         })
-    }
-
-    /// A snapshot of this node's own state, and its mark in the log, are durable: it can be sent to followers. `head` is
-    /// what travels in the message, see [`SnapshotHead::announce`](crate::SnapshotHead::announce).
-    pub fn handle_snapshot_ready(&mut self, mark: SnapshotMark, head: bytes::Bytes) {
-        assert!(
-            mark.index <= self.pipeline.durable_index() || planted("snapshot-before-it-is-durable"),
-            "a snapshot of what is not durable (O9)"
-        );
-        self.raw.mut_store().set_snapshot(mark, head);
-    }
-
-    /// Compacts raft's view of the log: entries up to `index`, or to what is applied if that is less (O18), are not needed
-    /// any more. Returns the index that it was compacted to, for the log to release as much.
-    ///
-    /// # Errors
-    /// The log could not be read.
-    pub fn handle_compact(&mut self, index: u64) -> Result<u64, LogError> {
-        let index = if planted("compacted-beyond-applied") {
-            index
-        } else {
-            index.min(self.applied).min(self.raw.raft.raft_log.applied)
-        };
-        self.raw.mut_store().compact_to(index)?;
-        Ok(index)
     }
 
     /// Starts to hand leadership over to `to`. Whether `to` takes over shows in a later change of the leader.

@@ -141,6 +141,10 @@ impl Core {
     /// Refuses every proposal that was not appended or forwarded yet.
     pub fn refuse_waiting(&mut self, error: &ProposeError) {
         let p = &mut self.proposals;
+        if planted("stop-refuses-what-was-appended") {
+            let appended = p.places.remove_through(u64::MAX);
+            p.waiting.extend(appended.map(|place| Queued { from: 0, forward: place.forward }));
+        }
         let waiting: Vec<Queued> = p.waiting.drain(..).chain(p.changes.drain(..)).collect();
         for queued in waiting {
             self.refuse(&queued, error.clone());

@@ -6,7 +6,6 @@ use crate::driver::writer::Job;
 use crate::driver::{apply, handoff, snapshots};
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
-use crate::planted::planted;
 use crate::{NodeEnd, NodeError, SnapshotHead, SnapshotMark};
 
 impl Node {
@@ -93,16 +92,10 @@ impl Node {
     /// Compacts the log behind a snapshot, but keeps entries for followers to catch up with, and everything after the oldest
     /// snapshot that is being sent (O26).
     fn compact(&mut self, snapshot: u64) -> Result<(), NodeError> {
-        let mut catch_up = snapshot.saturating_sub(self.shared.config.snapshot_catchup_entries);
-        if planted("compaction-leaves-nothing-to-catch-up-with") {
-            catch_up = snapshot;
-        }
-        let oldest = self.out.sending.oldest();
-        let oldest = oldest.filter(|_| !planted("compaction-forgets-snapshots-under-way"));
-        let keep = oldest.map_or(catch_up, |oldest| catch_up.min(oldest));
+        let index = self.core.superseded(self.out.sending.oldest());
         let (first, _) = self.core.log_bounds();
-        if keep >= first {
-            let compacted = self.core.handle_compact(keep)?;
+        if index >= first {
+            let compacted = self.core.handle_compact(index)?;
             self.submit(Job::Release(compacted + 1))?;
         }
         self.purge_snapshots(snapshot);
