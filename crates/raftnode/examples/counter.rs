@@ -1,7 +1,7 @@
 //! Three members of a replicated counter in one process, over a network and disks in memory.
 //!
-//! `cargo run -p oarlock-raftnode --example counter`. With `WalStore` for `MemStore` and a TCP transport for
-//! `MemNetwork` it is a service.
+//! `cargo run -p oarlock-raftnode --example counter`. Replace `MemStore` by `WalStore` and `MemNetwork` by `TcpTransport`,
+//! and it is a service; the README does so.
 
 use std::error::Error;
 use std::io;
@@ -23,7 +23,7 @@ impl StateMachine for Counter {
     type Output = u64;
 
     fn apply(&mut self, entry: &Committed<'_>) -> Result<u64, ApplyError> {
-        // What cannot be read is answered, not an error: it is in every member's log.
+        // An entry that cannot be read is no error of the state machine: every member has it, and answers alike.
         let step = <[u8; 8]>::try_from(&entry.data[..]).map_or(0, u64::from_be_bytes);
         self.0 = self.0.wrapping_add(step);
         Ok(self.0)
@@ -74,14 +74,14 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<_, _>>()?;
 
     let add = |node: &NodeHandle<u64>, step: u64| node.propose(step.to_be_bytes().to_vec()).wait();
-    assert_eq!(add(&nodes[0], 40)?.output, 40); // on whichever member: it is forwarded to the leader
+    assert_eq!(add(&nodes[0], 40)?.output, 40); // any member will do: it forwards to the leader
     assert_eq!(add(&nodes[1], 2)?.output, 42);
 
     let leader = nodes[1].leader();
     let (gone, rest): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.id() == leader);
     gone.iter().for_each(|node| drop(node.shutdown_gracefully(Duration::from_secs(1))));
-    rest[0].read_index().wait()?; // asked again until somebody leads
+    rest[0].read_index().wait()?; // waits until there is a leader again
     assert_eq!(add(rest[0], 1)?.output, 43);
-    rest[1].read_index().wait()?; // from here on its own state shows the 43
+    rest[1].read_index().wait()?; // from here on this member's own state shows the 43
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! A node whose state is kept by a loop of one's own: the handoff below `StateMachine`.
+//! An apply loop of your own, on the handoff that `StateMachine` is built on.
 //!
-//! `cargo run -p oarlock-raftnode --example own_loop`. The loop pulls what is to be applied, commits it to a store of its
-//! own in one transaction for each batch, and only then answers whoever proposed it: what a user of a database wants, who
-//! has to pay for a commit once and not for every entry.
+//! `cargo run -p oarlock-raftnode --example own_loop`. The loop pulls what is to be applied, commits each batch to a store of
+//! its own in one transaction, and then answers the proposers. With a database as the store, that is one commit per batch
+//! and not one per entry.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use oarlock_raftnode::{
     ApplyQueue, Config, MemSnapshots, MemStore, NodeBuilder, NodeHandle, SnapshotView, Step,
 };
 
-/// What stands for a database: lines, the index up to which they are committed, and how often that was done.
+/// Stands for a database: lines, the index up to which they are committed, and the number of commits.
 #[derive(Clone, Default)]
 struct Store {
     lines: Vec<String>,
@@ -61,7 +61,7 @@ fn apply_loop(mut queue: ApplyQueue<usize>, mut store: Store) -> Store {
         }
         if transaction.applied != store.applied {
             transaction.commits += 1;
-            store = transaction; // the commit: from here on the state holds it
+            store = transaction; // the commit
         }
         for (command, lines) in answers {
             apply.answer(&command, lines);
@@ -87,7 +87,7 @@ fn start(
     let transport = Arc::new(network.endpoint(recovered.identity()));
     let config = Config::new().heartbeat_interval(Duration::from_millis(10)).snapshot_count(100);
     let builder = NodeBuilder::new(config, recovered, Box::new(log), Arc::new(snapshots));
-    // The store says how far it is, so that nothing is applied to it twice.
+    // The store says how far it has got, so that nothing is applied to it twice.
     let (node, queue) = builder.start_handoff(store.applied, |handler| {
         transport.start(handler);
         Ok(transport)
@@ -95,7 +95,7 @@ fn start(
     Ok((node, thread::spawn(move || apply_loop(queue, store))))
 }
 
-/// Writes 250 lines, most of them together; starts again with what the store has, and again with nothing.
+/// Writes 250 lines, most of them together; then restarts with the store as it is, and again with an empty one.
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let cluster = Cluster::from_initial("loops", &[("a", ["http://a:2380"])])?;
     let id = cluster.member_by_name("a").expect("it is listed").id;

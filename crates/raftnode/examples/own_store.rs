@@ -1,7 +1,7 @@
-//! A log of your own: implement two traits, and let the suite say whether they keep their promises.
+//! A log of your own: implement two traits, and let the conformance suite check them.
 //!
-//! This one keeps everything in a vector and calls it durable, which is enough to show the shape: a store over a
-//! database would write a batch in one transaction, and commit it in `sync`.
+//! This one keeps everything in a vector and calls it durable, which is enough to show the shape. A store on a database
+//! would write a batch in a transaction, and commit in `sync`.
 //!
 //! ```sh
 //! cargo run -p oarlock-raftnode --features testing --example own_store
@@ -159,7 +159,7 @@ impl LogReader for VecStore {
     }
 }
 
-/// A vector survives everything.
+/// A vector that survives every crash.
 struct Immortal;
 
 impl LogFixture for Immortal {

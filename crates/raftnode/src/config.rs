@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::Payload;
 use crate::core::LEASE_SLACK;
 use crate::planted::planted;
+use crate::{LogView, Payload};
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,8 +108,8 @@ pub enum ConfigError {
     #[error("snapshot_count must be greater than 0")]
     SnapshotCount,
     /// raft could make a message that the transport can never send: it would be retried for ever, and nothing behind it
-    /// would be committed. Lower `max_request_bytes` or `max_size_per_msg`, or raise the transport's frame limit, on every
-    /// member.
+    /// would be committed. Lower `max_request_bytes` or `max_size_per_msg`, or raise the transport's frame limit, on
+    /// every member.
     #[error(
         "a message of {message} bytes can be made, the transport sends at most {frame} at once"
     )]
@@ -154,7 +154,7 @@ impl Config {
             max_unsynced_bytes: 64 << 20,
             max_waiting_proposals: 16_384,
             max_request_bytes: 8 << 20,
-            tail_cache_bytes: 64 << 20,
+            tail_cache_bytes: LogView::DEFAULT_BUDGET,
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
             request_timeout: None,
@@ -165,9 +165,9 @@ impl Config {
         }
     }
 
-    /// Time between two heartbeats of a leader, which is also the length of a tick. Defaults to 100 ms, as in etcd: longer
-    /// than most round trips between members, and rare enough to cost nothing. Zero stops the ticker, for tests: then time
-    /// passes only by [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks).
+    /// Time between two heartbeats of a leader, which is also the length of a tick. Defaults to 100 ms, as in etcd:
+    /// longer than most round trips between members, and rare enough to cost nothing. Zero stops the ticker, for tests:
+    /// then time passes only by [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks).
     pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = interval;
         self
@@ -195,16 +195,16 @@ impl Config {
         self
     }
 
-    /// Whether a starting member skips all but two ticks of its first election timeout once a majority is connected (etcd's
-    /// `--initial-election-tick-advance`). On by default: a cluster that starts has a leader sooner. Turn it off where a
-    /// heartbeat may take longer than two ticks to arrive, or a restart may depose the leader (etcd #9333).
+    /// Whether a starting member skips all but two ticks of its first election timeout once a majority is connected
+    /// (etcd's `--initial-election-tick-advance`). On by default: a cluster that starts has a leader sooner. Turn it
+    /// off where a heartbeat may take longer than two ticks to arrive, or a restart may depose the leader (etcd #9333).
     pub const fn initial_tick_advance(mut self, on: bool) -> Self {
         self.initial_tick_advance = on;
         self
     }
 
-    /// Bytes of entries in one append message; a larger entry goes alone. Defaults to 1 MiB, as in etcd: large enough that
-    /// the cost per message does not count, small enough that one takes only milliseconds to send.
+    /// Bytes of entries in one append message; a larger entry goes alone. Defaults to 1 MiB, as in etcd: large enough
+    /// that the cost per message does not count, small enough that one takes only milliseconds to send.
     pub const fn max_size_per_msg(mut self, bytes: u64) -> Self {
         self.max_size_per_msg = bytes;
         self
@@ -244,19 +244,19 @@ impl Config {
         self
     }
 
-    /// Bytes that may wait for the apply thread. Beyond that, proposals get `Busy`, a follower drops its leader's appends,
-    /// which are sent again, and committed entries stay in the log until there is room. So memory holds this and one batch
-    /// of [`max_apply_bytes`](Self::max_apply_bytes), however long the log is that a member starts with. Defaults to 64
-    /// MiB, so that a short pause of the state machine goes unnoticed. etcd counts 5000 entries instead, whatever their
-    /// size.
+    /// Bytes that may wait for the apply thread. Beyond that, proposals get `Busy`, a follower drops its leader's
+    /// appends, which are sent again, and committed entries stay in the log until there is room. So memory holds this
+    /// and one batch of [`max_apply_bytes`](Self::max_apply_bytes), however long the log is that a member starts with.
+    /// Defaults to 64 MiB, so that a short pause of the state machine goes unnoticed. etcd counts 5000 entries instead,
+    /// whatever their size.
     pub const fn max_apply_backlog(mut self, bytes: u64) -> Self {
         self.max_apply_backlog = bytes;
         self
     }
 
-    /// Bytes handed to the disk and not yet synced, with the messages that wait for them. Beyond that, proposals get `Busy`
-    /// and a follower drops its leader's appends, which are sent again. Defaults to 64 MiB, as much as the writer takes
-    /// into one sync: more would only wait longer.
+    /// Bytes handed to the disk and not yet synced, with the messages that wait for them. Beyond that, proposals get
+    /// `Busy` and a follower drops its leader's appends, which are sent again. Defaults to 64 MiB, as much as the
+    /// writer takes into one sync: more would only wait longer.
     pub const fn max_unsynced_bytes(mut self, bytes: u64) -> Self {
         self.max_unsynced_bytes = bytes;
         self
@@ -271,10 +271,10 @@ impl Config {
         self
     }
 
-    /// The largest proposal; a larger one is refused as `TooLarge`. Defaults to 8 MiB, half of what a frame over TCP holds
-    /// ([`TcpOptions::max_frame`](oarlock_transport::TcpOptions::max_frame)); etcd's 1.5 MiB is a better limit for what
-    /// comes often, because everything else waits behind a large entry. It must fit every member's frame and log: starting
-    /// a node checks its own.
+    /// The largest proposal; a larger one is refused as `TooLarge`. Defaults to 8 MiB, half of what a frame over TCP
+    /// holds ([`TcpOptions::max_frame`](oarlock_transport::TcpOptions::max_frame)); etcd's 1.5 MiB is a better limit
+    /// for what comes often, because everything else waits behind a large entry. It must fit every member's frame and
+    /// log: starting a node checks its own.
     pub const fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
@@ -287,9 +287,9 @@ impl Config {
         self
     }
 
-    /// Applied entries after which a snapshot is taken. Defaults to 10,000, as in etcd since 3.6: fewer would rewrite the
-    /// state more often, more would make the log larger and a restart replay longer. A state of more than 64 MiB also waits
-    /// until the log has grown by about the state's size, so that snapshots at most double what is written.
+    /// Applied entries after which a snapshot is taken. Defaults to 10,000, as in etcd since 3.6: fewer would rewrite
+    /// the state more often, more would make the log larger and a restart replay longer. A state of more than 64 MiB
+    /// also waits until the log has grown by about the state's size, so that snapshots at most double what is written.
     pub const fn snapshot_count(mut self, entries: u64) -> Self {
         self.snapshot_count = entries;
         self
@@ -302,15 +302,16 @@ impl Config {
         self
     }
 
-    /// How long a request may take that has no deadline of its own. Defaults to 5 s plus two election timeouts, as in etcd:
-    /// long enough for a leader to be lost and another found.
+    /// How long a request may take that has no deadline of its own. Defaults to 5 s plus two election timeouts, as in
+    /// etcd: long enough for a leader to be lost and another found.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self
     }
 
-    /// How long `shutdown` waits for a thread that hangs, in a system call for example, before it leaves it behind. Defaults
-    /// to 10 s: longer than a healthy disk ever takes, and well within what service managers grant before they kill.
+    /// How long `shutdown` waits for a thread that hangs, in a system call for example, before it leaves it behind.
+    /// Defaults to 10 s: longer than a healthy disk ever takes, and well within what service managers grant before they
+    /// kill.
     pub const fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
         self
@@ -322,32 +323,33 @@ impl Config {
         self
     }
 
-    /// The seed of everything random in the core, which is election timeouts. By default it is made of the birth id of the
-    /// data directory and the number of its starts, so that members differ.
+    /// The seed of everything random in the core, which is election timeouts. By default it is made of the birth id of
+    /// the data directory and the number of its starts, so that members differ.
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Lets a leader answer [lease reads](crate::NodeHandle::read_lease) without asking anybody, for nearly half an election
-    /// timeout after each confirmed round of reads. Off by default, as in etcd: it saves a round trip at the price of an
-    /// assumption about clocks, and only whoever runs the machines can make that.
+    /// Lets a leader answer [lease reads](crate::NodeHandle::read_lease) without asking anybody, for nearly half an
+    /// election timeout after each confirmed round of reads. Off by default, as in etcd: it saves a round trip at the
+    /// price of an assumption about clocks, and only whoever runs the machines can make that.
     ///
-    /// **The assumption.** The monotonic clocks of any two members differ in speed by at most `max_drift_percent`, and none
-    /// stands still while its machine runs. Real clocks differ by far less than one percent. But when a virtual machine is
-    /// paused, migrated or restored, or a laptop sleeps, its clock may have stood still while the others elected somebody
-    /// else; then a lease read can be stale. If that can happen, leave this off.
+    /// **The assumption.** The monotonic clocks of any two members differ in speed by at most `max_drift_percent`, and
+    /// none stands still while its machine runs. Real clocks differ by far less than one percent. But when a virtual
+    /// machine is paused, migrated or restored, or a laptop sleeps, its clock may have stood still while the others
+    /// elected somebody else; then a lease read can be stale. If that can happen, leave this off.
     ///
-    /// **What followers do for it.** For an election timeout after they heard from their leader, or started, they vote for
-    /// nobody else. Nor do they start an election early: [`initial_tick_advance`](Self::initial_tick_advance) and
+    /// **What followers do for it.** For an election timeout after they heard from their leader, or started, they vote
+    /// for nobody else. Nor do they start an election early: [`initial_tick_advance`](Self::initial_tick_advance) and
     /// [`NodeHandle::advance_ticks`](crate::NodeHandle::advance_ticks) do nothing during that time.
     ///
-    /// **Mixed clusters are safe.** Every member should have this option and the same election timeout, but correctness does
-    /// not rest on it. With each answer a member says for how long it withholds its vote ([`promise`](Self::promise)), and a
-    /// leader has a lease only if a majority of the voters, itself included, promises at least as much as it does itself.
-    /// Until then (while the option is rolled out, beside an older version or a shorter election timeout) reads take a
-    /// round, and [`Status`](crate::Status) and the log say whose promise is too short. Promises are durable: a member that
-    /// is restarted without the option, or with a shorter timeout, first keeps the longest promise that its log records.
+    /// **Mixed clusters are safe.** Every member should have this option and the same election timeout, but correctness
+    /// does not rest on it. With each answer a member says for how long it withholds its vote
+    /// ([`promise`](Self::promise)), and a leader has a lease only if a majority of the voters, itself included,
+    /// promises at least as much as it does itself. Until then (while the option is rolled out, beside an older version
+    /// or a shorter election timeout) reads take a round, and [`Status`](crate::Status) and the log say whose promise
+    /// is too short. Promises are durable: a member that is restarted without the option, or with a shorter timeout,
+    /// first keeps the longest promise that its log records.
     ///
     /// Each read chooses whether to use the lease, because what a stale answer costs depends on what is read: see
     /// [`NodeHandle::read_lease`](crate::NodeHandle::read_lease).

@@ -1,8 +1,14 @@
 #![doc = include_str!("../README.md")]
 //!
+//! # Where to start
+//!
+//! [`NodeBuilder`] starts a node on a [`LogStore`] and a [`SnapshotStore`] that [`bootstrap::boot`] has prepared;
+//! [`NodeHandle`] is what you hold afterwards. [`StateMachine`] is what you implement, and [`Config`] what you tune.
+//! [`core`] is the ready loop itself, for simulators and for drivers of your own.
+//!
 //! # Threads and callbacks
 //!
-//! [`NodeHandle`] can be used from any thread; its methods do not wait, except those that say so. [`StateMachine`] is
+//! [`NodeHandle`] can be used from any thread; its methods do not block, except those that say so. [`StateMachine`] is
 //! called on the apply thread, [`Observer`] on the thread that each of its methods names, queries on the transport's.
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Deliberate bugs that test the tests: `planted.txt` lists them, and `cargo xtask planted raftnode` switches on one after
-//! another and checks that the test named there catches it.
+//! Deliberate bugs that test the tests: `planted.txt` lists them, and `cargo xtask planted raftnode` switches on one
+//! after another and checks that the test named there catches it.
 
 /// Whether this bug is switched on: never, and known when compiling, unless built with `--cfg oarlock_planted`.
 #[cfg(not(oarlock_planted))]

@@ -38,12 +38,13 @@ pub type RestoreError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The replicated state.
 ///
-/// **Determinism.** The same entries must lead every member to the same state: no clocks, no randomness, no hash order that
-/// shows. The suite in `testing::state_machine` (feature `testing`) tests what this trait asks for; run it against yours.
+/// **Determinism.** The same entries must lead every member to the same state: no clocks, no randomness, no hash order
+/// that shows. The suite in `testing::state_machine` (feature `testing`) tests what this trait asks for; run it against
+/// yours.
 ///
-/// **Threads.** All methods are called on one thread, `oarlock-apply`, except that a restore at the start of a node happens on
-/// the thread that starts it. None may wait for the node, by [`Pending::wait`](crate::Pending::wait) for example: what it
-/// waits for would have to be applied by the same thread.
+/// **Threads.** All methods are called on one thread, `oarlock-apply`, except that a restore at the start of a node
+/// happens on the thread that starts it. None may wait for the node, by [`Pending::wait`](crate::Pending::wait) for
+/// example: what it waits for would have to be applied by the same thread.
 ///
 /// **Reading.** The node owns the state machine. To read the state from outside, share it through an `Arc`, and call
 /// [`NodeHandle::read_index`](crate::NodeHandle::read_index) first if the read is to be linearizable:
@@ -101,15 +102,15 @@ pub trait StateMachine: Send + 'static {
 
     /// Applies one entry: application entries only, each once, in the order of the log (O22, O23).
     ///
-    /// A request that makes no sense is no error: the entry is in every member's log, so return an `Output` that says what is
-    /// wrong with it.
+    /// A request that makes no sense is no error: the entry is in every member's log, so return an `Output` that says
+    /// what is wrong with it.
     ///
     /// # Errors
     /// The state can no longer be trusted. The node ends with [`NodeError::Apply`](crate::NodeError::Apply).
     fn apply(&mut self, entry: &Committed<'_>) -> Result<Self::Output, ApplyError>;
 
-    /// Returns a view of the state as it is now. This should be cheap, because nothing is applied meanwhile. Another thread
-    /// writes the view out while further entries are applied, which it must not show: share structure, or copy.
+    /// Returns a view of the state as it is now. This should be cheap, because nothing is applied meanwhile. Another
+    /// thread writes the view out while further entries are applied, which it must not show: share structure, or copy.
     ///
     /// # Errors
     /// The node ends with [`NodeError::Apply`](crate::NodeError::Apply).
@@ -123,8 +124,9 @@ pub trait StateMachine: Send + 'static {
     /// Damage ends the node with [`NodeError::Restore`](crate::NodeError::Restore).
     fn restore(&mut self, at: SnapshotId, content: &mut dyn io::Read) -> Result<(), RestoreError>;
 
-    /// For state machines with storage of their own: the index up to which the state durably holds everything. Entries up to
-    /// there are not applied again. Asked once, at the start. Defaults to 0: everything after the snapshot is applied.
+    /// For state machines with storage of their own: the index up to which the state durably holds everything. Entries
+    /// up to there are not applied again. Asked once, at the start. Defaults to 0: everything after the snapshot is
+    /// applied.
     fn applied_index(&self) -> u64 {
         0
     }
@@ -135,7 +137,8 @@ pub trait StateMachine: Send + 'static {
         0
     }
 
-    /// The members changed, by a conf change, an update of a member's attributes, or a snapshot. Defaults to doing nothing.
+    /// The members changed, by a conf change, an update of a member's attributes, or a snapshot. Defaults to doing
+    /// nothing.
     fn members_changed(&mut self, cluster: &Cluster) {
         let _ = cluster;
     }

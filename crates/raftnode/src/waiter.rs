@@ -1,7 +1,8 @@
 //! A oneshot channel for results, that a thread can wait for and any executor can await.
 //!
-//! It is one lock, one condition variable and one waker, and needs no runtime. [`Resolver`]'s `drop` keeps the promise that
-//! a waiter always resolves (O29): whichever path loses the resolver, its [`Pending`] gets [`Abandoned::abandoned`].
+//! It is one lock, one condition variable and one waker, and needs no runtime. [`Resolver`]'s `drop` keeps the promise
+//! that a waiter always resolves (O29): whichever path loses the resolver, its [`Pending`] gets
+//! [`Abandoned::abandoned`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,8 +26,8 @@ pub trait Abandoned {
 /// How long after its deadline a waiting thread gives up by itself.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The instant `timeout` from now. A timeout that is meant to be endless, such as `Duration::MAX`, counts as a century, which
-/// an `Instant` can hold.
+/// The instant `timeout` from now. A timeout that is meant to be endless, such as `Duration::MAX`, counts as a century,
+/// which an `Instant` can hold.
 pub(crate) fn after(timeout: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     Instant::now() + timeout.min(CENTURY)
@@ -34,11 +35,11 @@ pub(crate) fn after(timeout: Duration) -> Instant {
 
 /// The pending result of a request: block on it with [`wait`](Self::wait), or `.await` it.
 ///
-/// It always resolves (O29): with the result, a refusal, or an error that says that the outcome is unknown. Dropping it gives
-/// up the answer, not the request.
+/// It always resolves (O29): with the result, a refusal, or an error that says that the outcome is unknown. Dropping it
+/// gives up the answer, not the request.
 ///
-/// [`wait`](Self::wait) also returns when the node thread itself hangs, which can happen in a cluster of one, where it writes
-/// to the disk. A future has no clock, so when awaiting in that situation use the executor's timeout.
+/// [`wait`](Self::wait) also returns when the node thread itself hangs, which can happen in a cluster of one, where it
+/// writes to the disk. A future has no clock, so when awaiting in that situation use the executor's timeout.
 #[derive(Debug)]
 #[must_use = "the request goes on without it, but nobody learns how it ended"]
 pub struct Pending<T, E> {
@@ -86,8 +87,8 @@ impl<T, E: Abandoned> Pending<T, E> {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// Blocks until there is a result. Every request has a deadline, so this returns (O29); if the node itself hangs, in a
-    /// disk write for example, a second after the deadline.
+    /// Blocks until there is a result. Every request has a deadline, so this returns (O29); if the node itself hangs,
+    /// in a disk write for example, a second after the deadline.
     ///
     /// # Errors
     /// Whatever the request ended with.

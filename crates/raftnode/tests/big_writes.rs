@@ -1,27 +1,42 @@
 //! More at once than the log takes in one batch.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use oarlock_raftnode::bootstrap::{Boot, boot};
+use oarlock_raftnode::bootstrap::{Boot, Recovered, boot};
 use oarlock_raftnode::membership::Cluster;
-use oarlock_raftnode::transport::{Identity, MemNetwork};
-use oarlock_raftnode::{ConfigError, NodeBuilder, StartError, WalOptions, WriteMode};
+use oarlock_raftnode::transport::{MemNetwork, MemTransport};
+use oarlock_raftnode::{
+    ConfigError, NodeBuilder, SnapshotStore, StartError, WalOptions, WalStore, WriteMode,
+};
 
 mod support;
 use support::{Journal, config};
+
+/// A new member alone, with segments of 256 KiB.
+struct First {
+    log: WalStore,
+    snapshots: Arc<dyn SnapshotStore>,
+    recovered: Recovered,
+    transport: Arc<MemTransport>,
+}
+
+fn first_boot(dir: &Path) -> First {
+    let mut log = WalOptions::new(dir).segment_size(256 << 10).create().expect("a log");
+    let snapshots = log.snapshots();
+    let cluster = Cluster::from_initial("t", &[("a", ["http://127.0.0.1:1"])]).expect("valid");
+    let id = cluster.members().next().expect("one").id;
+    let recovered = boot(&mut log, &*snapshots, &Boot::New { id, cluster }).expect("it boots");
+    let transport = Arc::new(MemNetwork::new(7).endpoint(recovered.identity()));
+    First { log, snapshots, recovered, transport }
+}
 
 /// A Ready, and a group of them even more, may hold more than a segment does.
 #[test]
 fn what_is_more_than_a_segment_is_written_in_several_batches() {
     for mode in [WriteMode::Auto, WriteMode::Pipelined] {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut log = WalOptions::new(dir.path()).segment_size(256 << 10).create().expect("a log");
-        let snapshots = log.snapshots();
-        let cluster = Cluster::from_initial("t", &[("a", ["http://127.0.0.1:1"])]).expect("valid");
-        let id = cluster.members().next().expect("one").id;
-        let recovered = boot(&mut log, &*snapshots, &Boot::New { id, cluster }).expect("it boots");
-        let network = MemNetwork::new(7);
-        let transport = Arc::new(network.endpoint(Identity::new(id, recovered.cluster.id())));
+        let First { log, snapshots, recovered, transport } = first_boot(dir.path());
         let config = config().max_request_bytes(64 << 10).write_mode(mode);
         let journal = Journal::default();
         let node = NodeBuilder::new(config.clone(), recovered, Box::new(log), snapshots)
@@ -49,13 +64,7 @@ fn what_is_more_than_a_segment_is_written_in_several_batches() {
 #[test]
 fn a_log_too_small_for_the_largest_request_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut log = WalOptions::new(dir.path()).segment_size(256 << 10).create().expect("a log");
-    let snapshots = log.snapshots();
-    let cluster = Cluster::from_initial("t", &[("a", ["http://127.0.0.1:1"])]).expect("valid");
-    let id = cluster.members().next().expect("one").id;
-    let recovered = boot(&mut log, &*snapshots, &Boot::New { id, cluster }).expect("it boots");
-    let network = MemNetwork::new(7);
-    let transport = Arc::new(network.endpoint(Identity::new(id, recovered.cluster.id())));
+    let First { log, snapshots, recovered, transport } = first_boot(dir.path());
     let refused = NodeBuilder::new(
         config().max_request_bytes(256 << 10),
         recovered,

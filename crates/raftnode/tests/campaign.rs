@@ -23,13 +23,7 @@ fn nobody_campaigns_over_a_conf_change_that_has_just_arrived() {
         // Everybody writes, and 2 does not apply.
         let run = |sim: &mut Sim| {
             for _ in 0..8 {
-                for (from, to, packet) in std::mem::take(&mut sim.net) {
-                    sim.deliver(from, to, packet);
-                }
-                for id in 1..=3 {
-                    while sim.write(id) {}
-                    sim.sync(id);
-                }
+                sim.deliver_and_write();
             }
         };
         sim.propose(1, "in the log of 2");

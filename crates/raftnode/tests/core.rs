@@ -408,13 +408,7 @@ fn what_a_follower_says_waits_until_a_conf_change_is_applied() {
     sim.change(1, ChangeEntry::new(Change::AddLearner(member(9))));
     // Until node 2 has been handed the committed change, and has everything on disk but nothing applied.
     for _ in 0..8 {
-        for (from, to, packet) in std::mem::take(&mut sim.net) {
-            sim.deliver(from, to, packet);
-        }
-        for id in 1..=3 {
-            while sim.write(id) {}
-            sim.sync(id);
-        }
+        sim.deliver_and_write();
         sim.apply(1);
         sim.apply(3);
     }

@@ -111,6 +111,17 @@ impl SnapshotView for Lines {
     }
 }
 
+/// Stops a node whose loop goes on pulling until it hears of that.
+fn stop_while_pulling(node: &NodeHandle<String>, mut queue: ApplyQueue<String>, seen: &mut Seen) {
+    let node = node.clone();
+    let stop = std::thread::spawn(move || node.shutdown());
+    while let Some(apply) = queue.recv() {
+        seen.take(apply);
+    }
+    drop(queue);
+    assert!(matches!(stop.join().expect("no panic"), NodeEnd::Stopped));
+}
+
 fn disk() -> (MemStore, MemSnapshots) {
     (MemStore::new(), MemSnapshots::new())
 }
@@ -150,13 +161,7 @@ fn what_was_proposed_is_pulled_answered_and_counted_as_applied_when_it_is_done()
     assert_eq!(seen.lines, ["two"]);
     assert_eq!(two.wait().expect("applied").output, "two");
     // The stop waits for the loop, which hears of it at once.
-    let node = lone.node.clone();
-    let stop = std::thread::spawn(move || node.shutdown());
-    while let Some(apply) = lone.queue.recv() {
-        seen.take(apply);
-    }
-    drop(lone.queue);
-    assert!(matches!(stop.join().expect("no panic"), NodeEnd::Stopped));
+    stop_while_pulling(&lone.node, lone.queue, &mut seen);
 }
 
 /// O8: the loop pulls on, and so decides when the change is judged; who proposed it waits for `done`.
@@ -459,12 +464,7 @@ fn no_read_is_answered_from_a_state_that_is_still_to_be_restored() {
     apply.done();
     let index = waits.wait().expect("it is restored");
     assert!(node.wait_applied(index, PATIENCE));
-    let stop = std::thread::spawn(move || node.shutdown());
-    while let Some(apply) = queue.recv() {
-        seen.take(apply);
-    }
-    drop(queue);
-    assert!(matches!(stop.join().expect("no panic"), NodeEnd::Stopped));
+    stop_while_pulling(&node, queue, &mut seen);
 }
 
 /// It would take the place of the snapshot that the state is to be restored from, and hold nothing.

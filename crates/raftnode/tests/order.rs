@@ -193,15 +193,7 @@ fn a_restart_reads_back_what_was_acknowledged_and_no_more() {
 #[test]
 fn an_installed_snapshot_is_written_together_with_its_term() {
     let mut cluster = TestCluster::new(3, config().snapshot_count(20).snapshot_catchup_entries(5));
-    let away = cluster.follower();
-    cluster.stop(away);
-    let leader = cluster.leader();
-    for n in 0..60 {
-        cluster.handle(leader).propose(format!("{n}")).wait().expect("applied");
-    }
-    wait_for("the log to be compacted", || {
-        (cluster.handle(leader).status().first_index > 20).then_some(())
-    });
+    let (away, _) = cluster.leave_behind(60);
     let node = &cluster.nodes[&away];
     let (store, snapshots) = (node.store.clone(), node.snapshots.clone());
     let trace = Trace::default();

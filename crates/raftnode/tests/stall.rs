@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oarlock_raftnode::bootstrap::{Boot, boot};
-use oarlock_raftnode::raft::eraftpb::Entry;
 use oarlock_raftnode::{
-    Busy, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots, MemStore, NodeBuilder,
-    NodeEnd, NodeError, NodeHandle, Observer, PeerState, ProposeError, Role, SnapshotError,
-    SnapshotId, SnapshotSink, SnapshotSource, SnapshotStore, Stalled, Vitals, WriteMode,
+    Busy, LogError, LogReader, MemSnapshots, MemStore, NodeBuilder, NodeEnd, NodeError, NodeHandle,
+    Observer, PeerState, ProposeError, Role, SnapshotError, SnapshotId, SnapshotSink,
+    SnapshotSource, SnapshotStore, Stalled, Vitals, WriteMode,
 };
 use parking_lot::{Condvar, Mutex};
 
 mod support;
+use support::read_through::ReadThrough;
 use support::{Journal, Machine, TestCluster, config, wait_for};
 
 /// A disk whose syncs, or reads, can be held up or made to fail.
@@ -34,62 +34,17 @@ impl Disk {
             self.gate.1.wait(&mut hangs);
         }
     }
-}
 
-struct OnDisk(MemStore, Disk);
-
-impl LogStore for OnDisk {
-    fn state(&self) -> Result<LogState, LogError> {
-        self.0.state()
-    }
-
-    fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(Reader(self.0.reader(), self.1.clone()))
-    }
-
-    fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
-        self.0.append(batch)
-    }
-
-    fn sync(&mut self) -> Result<(), LogError> {
-        self.1.pass();
-        self.0.sync()
-    }
-
-    fn release(&mut self, before: u64) -> Result<(), LogError> {
-        self.0.release(before)
-    }
-
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn close(self: Box<Self>) -> Result<(), LogError> {
-        self.1.pass();
-        Box::new(self.0).close()
-    }
-}
-
-struct Reader(Arc<dyn LogReader>, Disk);
-
-impl LogReader for Reader {
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {
-        if *self.1.unreadable.lock() {
-            return Err(LogError::Corrupt { detail: "a flipped bit".into(), place: None });
-        }
-        self.0.entries(low, high, max_bytes)
-    }
-
-    fn term(&self, index: u64) -> Result<u64, LogError> {
-        self.0.term(index)
-    }
-
-    fn first_index(&self) -> u64 {
-        self.0.first_index()
-    }
-
-    fn last_index(&self) -> u64 {
-        self.0.last_index()
+    /// The log on this disk.
+    fn log(&self, store: MemStore) -> ReadThrough {
+        let (disk, unreadable) = (self.clone(), Arc::clone(&self.unreadable));
+        let read = move |log: &dyn LogReader, (low, high, max_bytes)| {
+            if *unreadable.lock() {
+                return Err(LogError::Corrupt { detail: "a flipped bit".into(), place: None });
+            }
+            log.entries(low, high, max_bytes)
+        };
+        ReadThrough::new(store, read).before_sync(move || disk.pass())
     }
 }
 
@@ -137,7 +92,7 @@ fn start(
     disk: &Disk,
     watcher: &Arc<Watcher>,
 ) -> NodeHandle<usize> {
-    let mut log = Box::new(OnDisk(store, disk.clone()));
+    let mut log = Box::new(disk.log(store));
     let recovered = boot(&mut *log, snapshots, &Boot::Restart).expect("it boots");
     let journal =
         Journal { lines: Arc::clone(&cluster.nodes[&id].journal.lines), ..Journal::default() };

@@ -28,8 +28,8 @@ struct Answer {
     index: u64,
     id: ProposalId,
     result: Result<Arc<Cluster>, ChangeMembersError>,
-    /// Answer it even while the configuration is joint: its proposer asked for an explicit joint configuration, and leaves
-    /// it itself; or it did not change the configuration at all.
+    /// Answer it even while the configuration is joint: its proposer asked for an explicit joint configuration, and
+    /// leaves it itself; or it did not change the configuration at all.
     may_be_joint: bool,
 }
 
@@ -37,8 +37,8 @@ impl Core {
     /// The apply loop has reached a conf change, with everything before it applied. Validates it, and applies it to the
     /// cluster and to raft-rs unless it is refused (O8).
     ///
-    /// A refused change is not given to raft-rs: it is as if it had not been proposed. The loop continues with the members
-    /// returned.
+    /// A refused change is not given to raft-rs: it is as if it had not been proposed. The loop continues with the
+    /// members returned.
     #[must_use = "the apply loop goes on with it"]
     pub fn handle_change_committed(&mut self, entry: &Entry) -> MembersApplied {
         self.changes.applied = entry.index;
@@ -150,8 +150,8 @@ impl Core {
         }
         self.events.push_back(Event::MembersChanged);
         let present = self.configuration.contains(id);
-        // A rescue brings a removed survivor back by changes that follow its removal in the log (etcd #13848). The first of
-        // them may leave a joint configuration in whose outgoing half it was.
+        // A rescue brings a removed survivor back by changes that follow its removal in the log (etcd #13848). The
+        // first of them may leave a joint configuration in whose outgoing half it was.
         let rescued = self.cluster.epoch() < self.rescue_epoch || order == Some(self.rescue_epoch);
         let present_before = self.present || planted("absent-means-removed");
         if present_before && !present && !rescued {
@@ -163,11 +163,11 @@ impl Core {
 
     /// Heartbeats of a leader that removed itself, to be sent once a tick while it lingers; empty on any other node.
     ///
-    /// A configuration takes effect when it is applied. Until the remaining members hear that the removal is committed they
-    /// may need the removed leader's vote to elect another (O19), and the message that said so may have been lost. raft-rs
-    /// would repeat the commit index with its heartbeats, but it must not tick on a leader that is no member. So these
-    /// heartbeats are made here, for the members known to hold the removal. To others they would only delay an election,
-    /// and members that have applied the removal ignore them.
+    /// A configuration takes effect when it is applied. Until the remaining members hear that the removal is committed
+    /// they may need the removed leader's vote to elect another (O19), and the message that said so may have been lost.
+    /// raft-rs would repeat the commit index with its heartbeats, but it must not tick on a leader that is no member.
+    /// So these heartbeats are made here, for the members known to hold the removal. To others they would only delay an
+    /// election, and members that have applied the removal ignore them.
     #[must_use = "the transport sends them"]
     pub fn last_words(&self) -> Vec<Message> {
         if !self.removed || planted("removed-leader-says-it-once") {
@@ -211,7 +211,8 @@ impl Core {
         }
     }
 
-    /// Answers changes when the next one can be proposed: they are applied, and a joint configuration was left again (O8).
+    /// Answers changes when the next one can be proposed: they are applied, and a joint configuration was left again
+    /// (O8).
     pub(super) fn answer_changes(&mut self) {
         while let Some(first) = self.changes.answers.front() {
             let halfway = self.configuration.is_joint()

@@ -1,8 +1,8 @@
 //! What a Ready asks for, as data: one [`Effects`] for each, in stages.
 //!
-//! The stages express the ordering contracts as types. Whoever carries them out, threads or a simulator, has to keep the
-//! order that each stage documents, and no other. These structs are deliberately exhaustive: a stage or field that a driver
-//! does not know must not be skipped silently.
+//! The stages express the ordering contracts as types. Whoever carries them out, threads or a simulator, has to keep
+//! the order that each stage documents, and no other. These structs are deliberately exhaustive: a stage or field that
+//! a driver does not know must not be skipped silently.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ pub struct AfterPersist {
     pub number: u64,
     /// All messages of a follower or candidate, and those of a leader whose own term is not durable yet (O15).
     pub messages: Vec<Message>,
-    /// The index of a conf change that has to be applied as well before the messages leave (O7): they may be votes or ask for
-    /// votes, which would otherwise be counted by the configuration that the change replaces.
+    /// The index of a conf change that has to be applied as well before the messages leave (O7): they may be votes or
+    /// ask for votes, which would otherwise be counted by the configuration that the change replaces.
     pub await_change: Option<u64>,
     /// The snapshot that the state machine is to restore then: its mark is durable (O5).
     pub restore: Option<Restore>,

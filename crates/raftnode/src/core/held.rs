@@ -61,10 +61,10 @@ impl Held {
 
 /// Drops messages that must not or need not be sent; the order of the others is unchanged (O10).
 ///
-/// Dropped are messages to members that are [`gone`](super::Core::gone), and, of several accepting `MsgAppendResponse`s to
-/// the same member in the same term, all but the newest, which says all that the older ones say. Rejections carry what
-/// probing needs, so all of them stay. (etcd's `processMessages` keeps one response of a batch whatever it says and
-/// whomever it is for; raft-rs may put out responses of several terms together.)
+/// Dropped are messages to members that are [`gone`](super::Core::gone), and, of several accepting `MsgAppendResponse`s
+/// to the same member in the same term, all but the newest, which says all that the older ones say. Rejections carry
+/// what probing needs, so all of them stay. (etcd's `processMessages` keeps one response of a batch whatever it says
+/// and whomever it is for; raft-rs may put out responses of several terms together.)
 #[doc(alias = "processMessages")]
 #[must_use]
 pub fn prune_messages(mut messages: Vec<Message>, gone: &BTreeSet<u64>) -> Vec<Message> {

@@ -10,13 +10,14 @@
 //!   generates at most one message for it, with what the step appended. For all others its own window is closed (its
 //!   capacity set to 0 by `adjust_max_inflight_msgs`), and the core sends one message after another while there is room.
 //!
-//! So at most [`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) and one message are in flight to a follower;
-//! etcd's window may overshoot by one message too. One message is always allowed, however large.
+//! So at most [`Config::max_inflight_bytes`](crate::Config::max_inflight_bytes) and one message are in flight to a
+//! follower; etcd's window may overshoot by one message too. One message is always allowed, however large.
 //!
-//! A follower that answers heartbeats but no appends may have lost all of them. raft-rs would then send another message, or
-//! the same probe again, for each heartbeat that is answered. Here, as in etcd since 3.6, the follower is sent an append
-//! without entries that asks for the last entry in flight: it either has it, or its rejection says that everything sent is
-//! lost. The question may wait behind all that was sent before, so it is repeated only after an election timeout.
+//! A follower that answers heartbeats but no appends may have lost all of them. raft-rs would then send another
+//! message, or the same probe again, for each heartbeat that is answered. Here, as in etcd since 3.6, the follower is
+//! sent an append without entries that asks for the last entry in flight: it either has it, or its rejection says that
+//! everything sent is lost. The question may wait behind all that was sent before, so it is repeated only after an
+//! election timeout.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -52,8 +53,9 @@ struct Window {
     bytes: u64,
     /// raft-rs's own window is open.
     open: bool,
-    /// The next index, if raft-rs could not send it when asked to: the log begins later and there is no snapshot yet, or the
-    /// entries are still being read. raft-rs tries again with each answered heartbeat, so it is not asked before.
+    /// The next index, if raft-rs could not send it when asked to: the log begins later and there is no snapshot yet,
+    /// or the entries are still being read. raft-rs tries again with each answered heartbeat, so it is not asked
+    /// before.
     stuck: Option<u64>,
     /// Heartbeats that the follower has answered since the window was closed, or since the last question.
     heard: u32,
@@ -100,9 +102,9 @@ impl Window {
         }
     }
 
-    /// The follower has everything up to `index`. If that is its answer to the message that ends at `index` (`exact`), all
-    /// messages before it have arrived too. A follower may also answer an earlier message with its commit index, which
-    /// says nothing about the others.
+    /// The follower has everything up to `index`. If that is its answer to the message that ends at `index` (`exact`),
+    /// all messages before it have arrived too. A follower may also answer an earlier message with its commit index,
+    /// which says nothing about the others.
     fn accepted(&mut self, index: u64, exact: bool) {
         let asked = self.sent.iter().position(|sent| sent.last == index).filter(|_| exact);
         self.drop_through(asked.map_or(0, |at| at + 1));
@@ -119,8 +121,8 @@ impl Window {
         self.bytes -= bytes;
     }
 
-    /// The follower rejected a message because it lacks the entry before it, at `index`: that message and all before it are
-    /// no longer in flight.
+    /// The follower rejected a message because it lacks the entry before it, at `index`: that message and all before it
+    /// are no longer in flight.
     fn refused(&mut self, index: u64) {
         match self.sent.iter().position(|sent| sent.prev == index) {
             Some(at) if self.sent[at].times > 1 => {
@@ -213,7 +215,8 @@ impl Core {
                 if message.reject {
                     window.refused(index);
                 } else {
-                    // Entries up to its commit index a follower does not compare; after a snapshot it names no commit index.
+                    // Entries up to its commit index a follower does not compare; after a snapshot it names no commit
+                    // index.
                     let looked = (1..index).contains(&message.commit);
                     window.accepted(index, looked && index > progress.matched);
                 }
@@ -246,7 +249,8 @@ impl Core {
         }
     }
 
-    /// Starts over with open windows: raft-rs keeps capacities from one term to the next, unless a snapshot came in between.
+    /// Starts over with open windows: raft-rs keeps capacities from one term to the next, unless a snapshot came in
+    /// between.
     fn begin_inflight(&mut self, term: u64) {
         self.inflight.term = term;
         for (id, window) in &mut self.inflight.windows {

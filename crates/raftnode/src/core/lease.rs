@@ -1,29 +1,29 @@
 //! Lease reads: the leader answers alone while nobody else can lead (Raft thesis, section 6.4.1).
 //!
 //! raft-rs's own `ReadOnlyOption::LeaseBased` is not used: it treats *check-quorum has not deposed me yet* as a lease.
-//! Check-quorum looks back once per election timeout, so a leader that was cut off goes on for up to two of them, while a
-//! successor needs only one. Nor does it consider transfers of leadership, or members that restart and forget which leader
-//! they heard. Such a read can be stale even with perfect clocks.
+//! Check-quorum looks back once per election timeout, so a leader that was cut off goes on for up to two of them, while
+//! a successor needs only one. Nor does it consider transfers of leadership, or members that restart and forget which
+//! leader they heard. Such a read can be stale even with perfect clocks.
 //!
-//! Here a lease is a by-product of a round of reads (O24) that begins at time `t`. Its heartbeats leave after `t`, and each
-//! voter's answer promises for how long, from when it heard the heartbeat and by its own clock, it votes for nobody else.
-//! Once a majority has promised at least `p`, nobody else can be elected before `t + p` (less an allowance, by the leader's
-//! clock), because a winner would need the vote of one of that majority. Until then everything committed anywhere was
-//! committed by this leader. For this to hold:
+//! Here a lease is a by-product of a round of reads (O24) that begins at time `t`. Its heartbeats leave after `t`, and
+//! each voter's answer promises for how long, from when it heard the heartbeat and by its own clock, it votes for
+//! nobody else. Once a majority has promised at least `p`, nobody else can be elected before `t + p` (less an
+//! allowance, by the leader's clock), because a winner would need the vote of one of that majority. Until then
+//! everything committed anywhere was committed by this leader. For this to hold:
 //!
 //! * The lease is shorter than the promises: members count them in ticks, which may be off by [`SLACK`], and clocks may
 //!   differ in speed by as much as the configuration says.
 //! * Each member withholds its vote itself, after every message of its leader and after a restart ([`Lease::heard`],
 //!   [`Lease::new`]). raft-rs cannot be relied on: it forgets its leader when it sees a later term.
-//! * A promise is durable before it is given. A member may restart with leases off or a shorter timeout, and the holder of
-//!   the lease may be the last to know. So the longest promise ever given is on disk ([`Recovered::promise`]), and
-//!   outlives any change of the configuration. The promise is part of each answer, not of the handshake, so it
-//!   binds exactly the incarnation that gave the answer, and the later ones.
+//! * A promise is durable before it is given. A member may restart with leases off or a shorter timeout, and the holder
+//!   of the lease may be the last to know. So the longest promise ever given is on disk ([`Recovered::promise`]), and
+//!   outlives any change of the configuration. The promise is part of each answer, not of the handshake, so it binds
+//!   exactly the incarnation that gave the answer, and the later ones.
 //! * While a member is bound by a promise it does not campaign: not on request, not because it believes itself the only
 //!   voter (it may have forgotten the change that added another: a commit index is not synced), not by ticks that were
 //!   skipped ahead, and not by an election timeout shorter than an old promise.
-//! * There is no lease in a term in which a transfer of leadership was started: its target campaigns at once, all vote for
-//!   it, and the message that makes it do so may arrive at any time.
+//! * There is no lease in a term in which a transfer of leadership was started: its target campaigns at once, all vote
+//!   for it, and the message that makes it do so may arrive at any time.
 //! * There is no lease across a change of the configuration, by which the answers may not be a majority.
 //! * Only answers to the newest try of the round in this term count. An earlier try was heard before `t`, and in a later
 //!   term another leader has been elected in between.
@@ -41,8 +41,8 @@ use crate::bootstrap::Recovered;
 use crate::planted::planted;
 use crate::wire::{self, Refused};
 
-/// Ticks by which a member's election timeout may be shorter than that many heartbeat intervals: the tick in progress, one
-/// that is late, one that is made up for, and two that are made up for after a snapshot (O17).
+/// Ticks by which a member's election timeout may be shorter than that many heartbeat intervals: the tick in progress,
+/// one that is late, one that is made up for, and two that are made up for after a snapshot (O17).
 pub(crate) const SLACK: u32 = 5;
 
 /// What this node has promised as a follower, and what it was promised as a leader.
@@ -170,16 +170,16 @@ fn ticks(promise: Duration, config: &Config) -> u32 {
 impl Core {
     /// Sets the time, by a monotonic clock with any origin. Only leases use it.
     ///
-    /// Call it before handling what has arrived, with a time at which all of it had arrived. A lease read is answered if the
-    /// lease is in force at this time, so with an earlier time it might miss writes that were answered before the read was
-    /// asked. A time a little in the past does no harm otherwise: a lease starts at this time too, before its heartbeats
-    /// leave.
+    /// Call it before handling what has arrived, with a time at which all of it had arrived. A lease read is answered
+    /// if the lease is in force at this time, so with an earlier time it might miss writes that were answered before
+    /// the read was asked. A time a little in the past does no harm otherwise: a lease starts at this time too, before
+    /// its heartbeats leave.
     pub const fn set_time(&mut self, now: Duration) {
         self.lease.now = now;
     }
 
-    /// Whether a promise to a leader is in force: this node votes for nobody else and does not campaign. Meanwhile ticks must
-    /// not be skipped ahead, because the promise is counted in ticks.
+    /// Whether a promise to a leader is in force: this node votes for nobody else and does not campaign. Meanwhile
+    /// ticks must not be skipped ahead, because the promise is counted in ticks.
     #[must_use]
     pub const fn is_bound(&self) -> bool {
         self.lease.bound > 0

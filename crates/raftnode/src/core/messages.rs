@@ -72,9 +72,9 @@ impl Core {
         Ok(self.raw.step(message)?)
     }
 
-    /// Tells the log view whether raft-rs holds entries that the view has not seen. Call it before anything that may make
-    /// raft-rs count unapplied conf changes (campaigning, and votes that carry a commit index): the view answers that from
-    /// a list of its own.
+    /// Tells the log view whether raft-rs holds entries that the view has not seen. Call it before anything that may
+    /// make raft-rs count unapplied conf changes (campaigning, and votes that carry a commit index): the view answers
+    /// that from a list of its own.
     pub(super) fn tell_view(&mut self) {
         let more = !self.raw.raft.raft_log.unstable.entries.is_empty();
         self.raw.mut_store().set_more(more);
@@ -95,8 +95,8 @@ impl Core {
             return Err(StepError::Stale);
         }
         if self.installing() || self.applied < self.pipeline.committed {
-            // raft-rs adopts the snapshot's configuration at once. Conf changes that are committed and not applied yet would
-            // then be applied on top of it. The leader sends the snapshot again (O17).
+            // raft-rs adopts the snapshot's configuration at once. Conf changes that are committed and not applied yet
+            // would then be applied on top of it. The leader sends the snapshot again (O17).
             return Err(Refused::NotNow("entries before the snapshot are being applied").into());
         }
         self.raw.step(message)?;

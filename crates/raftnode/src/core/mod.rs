@@ -155,8 +155,8 @@ impl Core {
     /// `view` reads the log and offers followers the snapshot that the log begins with, if there is one.
     ///
     /// # Errors
-    /// [`StartError::Config`]; [`StartError::Raft`] if raft-rs refuses what was recovered, which the boot checks should have
-    /// found before.
+    /// [`StartError::Config`]; [`StartError::Raft`] if raft-rs refuses what was recovered, which the boot checks should
+    /// have found before.
     pub fn new(
         config: &Config,
         recovered: &Recovered,

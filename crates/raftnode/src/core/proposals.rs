@@ -106,8 +106,8 @@ impl Core {
         }
     }
 
-    /// Withdraws proposals that nobody waits for any more. Returns, in order, those that had not been appended or forwarded
-    /// yet and so are certain to have no effect.
+    /// Withdraws proposals that nobody waits for any more. Returns, in order, those that had not been appended or
+    /// forwarded yet and so are certain to have no effect.
     ///
     /// The time it takes grows with `ids` and the proposals still waiting, not with what was appended: after a partition,
     /// hundreds of thousands of deadlines may pass at once.
@@ -382,8 +382,8 @@ impl Core {
         p.queue_again(again);
     }
 
-    /// A snapshot replaced the log up to `index`, so the results of proposals in it are unknown. Forwarded proposals without
-    /// an answer may be in it too: they are not forwarded again, and end with their entry or at their deadline.
+    /// A snapshot replaced the log up to `index`, so the results of proposals in it are unknown. Forwarded proposals
+    /// without an answer may be in it too: they are not forwarded again, and end with their entry or at their deadline.
     pub(super) fn places_lost(&mut self, index: u64) {
         for place in self.proposals.places.remove_through(index) {
             let error = ProposeError::OutcomeUnknown(Unknown::Snapshot);

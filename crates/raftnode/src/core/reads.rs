@@ -7,9 +7,9 @@ use crate::planted::planted;
 
 /// The waiting reads, and the round in progress.
 ///
-/// A round asks raft-rs for a read index, more than once if need be. Each try has an id that no other try of any round, node
-/// or incarnation has, so that a late answer cannot be mistaken for another's (etcd #20418). An answer to any try of the
-/// round will do, because all its reads arrived before the first.
+/// A round asks raft-rs for a read index, more than once if need be. Each try has an id that no other try of any round,
+/// node or incarnation has, so that a late answer cannot be mistaken for another's (etcd #20418). An answer to any try
+/// of the round will do, because all its reads arrived before the first.
 #[derive(Debug)]
 pub(super) struct Reads {
     id: u64,
@@ -97,8 +97,8 @@ impl Core {
         self.reads.retries
     }
 
-    /// Starts or repeats a round, when there is reason to. Not without a leader, nor on a leader that has not committed an
-    /// entry of its term: then raft-rs would drop the request silently.
+    /// Starts or repeats a round, when there is reason to. Not without a leader, nor on a leader that has not committed
+    /// an entry of its term: then raft-rs would drop the request silently.
     pub(super) fn flush_reads(&mut self) {
         let reads = &mut self.reads;
         if let Some(round) = &mut reads.round

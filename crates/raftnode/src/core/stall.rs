@@ -32,8 +32,8 @@ impl Stall {
 impl Core {
     /// To be called when the oldest write becomes older than an election timeout (`stalled`), and when that is over.
     ///
-    /// A leader hands over to its best [`successor`](Self::successor). If there is none, or it has not taken over within an
-    /// election timeout, the leader steps down. An only voter keeps leading, and refuses proposals.
+    /// A leader hands over to its best [`successor`](Self::successor). If there is none, or it has not taken over
+    /// within an election timeout, the leader steps down. An only voter keeps leading, and refuses proposals.
     pub fn handle_write_stall(&mut self, stalled: bool) {
         let begins = stalled && !self.stall.stalled;
         self.stall.stalled = stalled;
@@ -68,8 +68,8 @@ impl Core {
         }
     }
 
-    /// The best voter to hand leadership over to: active, and with the longest log; among equals, the lowest id. `None` if
-    /// there is none, or this node does not lead.
+    /// The best voter to hand leadership over to: active, and with the longest log; among equals, the lowest id. `None`
+    /// if there is none, or this node does not lead.
     ///
     /// Once per election timeout check-quorum makes raft-rs forget who is active, until the next heartbeats are answered.
     /// Meanwhile those count that were active before.

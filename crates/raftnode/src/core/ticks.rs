@@ -10,9 +10,9 @@ const MAX_REPLAYED: u32 = 2;
 
 /// Election timeouts, drawn from the core's own generator.
 ///
-/// raft-rs draws a random timeout from the thread's generator whenever it resets, which cannot be reproduced. So the core
-/// replaces it before each tick, and draws a new one when raft-rs would have: when the term or role changed, or a campaign
-/// was started again.
+/// raft-rs draws a random timeout from the thread's generator whenever it resets, which cannot be reproduced. So the
+/// core replaces it before each tick, and draws a new one when raft-rs would have: when the term or role changed, or a
+/// campaign was started again.
 #[derive(Debug)]
 pub(super) struct Ticks {
     rng: fastrand::Rng,
@@ -48,8 +48,8 @@ impl Ticks {
 impl Core {
     /// A heartbeat interval has passed.
     ///
-    /// While a snapshot waits to be installed, or is being installed, ticks are skipped and counted, because raft-rs would
-    /// look for entries that the log does not have then. At most two of them are made up for afterwards (O17).
+    /// While a snapshot waits to be installed, or is being installed, ticks are skipped and counted, because raft-rs
+    /// would look for entries that the log does not have then. At most two of them are made up for afterwards (O17).
     pub fn handle_tick(&mut self) {
         if !self.is_driven() {
             return;
@@ -112,8 +112,8 @@ impl Core {
         self.tick_reads();
     }
 
-    /// Starts an election now. Does nothing if this node must not campaign: it is no voter, a snapshot or a conf change is
-    /// still to be applied, or, with leases, its promise to a leader is in force.
+    /// Starts an election now. Does nothing if this node must not campaign: it is no voter, a snapshot or a conf change
+    /// is still to be applied, or, with leases, its promise to a leader is in force.
     pub fn handle_campaign(&mut self) {
         if self.is_driven()
             && !self.installing()
@@ -128,9 +128,9 @@ impl Core {
 
     /// Whether this node would win an election at once, before the end of its log is durable.
     ///
-    /// raft-rs panics on that (`become_leader`). Where there are other voters it cannot happen: requests for votes wait for
-    /// the disk (O7). An only voter asks nobody, and it may be a follower with writes in flight: after it stepped down,
-    /// after a message of a later term, or when the leader removed itself.
+    /// raft-rs panics on that (`become_leader`). Where there are other voters it cannot happen: requests for votes wait
+    /// for the disk (O7). An only voter asks nobody, and it may be a follower with writes in flight: after it stepped
+    /// down, after a message of a later term, or when the leader removed itself.
     pub(super) fn would_win_too_early(&self) -> bool {
         let raft = &self.raw.raft;
         let log = &raft.raft_log;

@@ -152,8 +152,8 @@ impl NodeBuilder {
     /// As [`start`](Self::start), without an apply thread: the owner of the queue pulls from it what is to be applied.
     /// Proposals are answered with an `R`.
     ///
-    /// `applied` is the index up to which the state durably holds every command; 0 for a state that begins empty. The first
-    /// [`Apply`](crate::Apply) consists of the snapshot to restore, if the state is behind one, and the members.
+    /// `applied` is the index up to which the state durably holds every command; 0 for a state that begins empty. The
+    /// first [`Apply`](crate::Apply) consists of the snapshot to restore, if the state is behind one, and the members.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then, and nothing was written but what may be
@@ -181,7 +181,8 @@ impl NodeBuilder {
     fn prepare(self, applied: u64) -> Result<Start, StartError> {
         let Self { config, recovered, store, snapshots, observer, queries } = self;
         config.validate()?;
-        // With the term, vote or incarnation of an earlier start it would vote twice, and give old answers to new proposals.
+        // With the term, vote or incarnation of an earlier start it would vote twice, and give old answers to new
+        // proposals.
         if !recovered.is_of(&store.state()?) && !planted("started-from-an-old-boot") {
             return Err(StartError::NotRecovered);
         }

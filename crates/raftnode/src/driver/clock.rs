@@ -60,8 +60,8 @@ impl Node {
         }
     }
 
-    /// Ends proposals whose deadline has passed, a bounded number per turn of the loop, so that ticks do not wait for very
-    /// many of them (O12).
+    /// Ends proposals whose deadline has passed, a bounded number per turn of the loop, so that ticks do not wait for
+    /// very many of them (O12).
     fn expire_proposals(&mut self, now: Instant) {
         self.waiters.give_late(now); // first, so that what has an answer does not expire
         let expired = self.waiters.expired(now);

@@ -6,10 +6,10 @@
 //! when the last one ended, whether it covered them or not, or when patience runs out. `oarlock-wal` does the same for
 //! threads that wait for its log; PostgreSQL's `commit_delay` is a fixed time with the same purpose.
 //!
-//! Patience is a fraction of what a sync takes, so nothing gets slower by more than that fraction, and on a fast disk there
-//! is none. It is halved each time it was in vain, and tried in full again now and then, so callers that are late or do not
-//! come back are not waited for. A lone caller never waits, nor does anything that other members wait for; the writer
-//! knows what that is.
+//! Patience is a fraction of what a sync takes, so nothing gets slower by more than that fraction, and on a fast disk
+//! there is none. It is halved each time it was in vain, and tried in full again now and then, so callers that are late
+//! or do not come back are not waited for. A lone caller never waits, nor does anything that other members wait for;
+//! the writer knows what that is.
 
 use std::time::Duration;
 

@@ -103,9 +103,10 @@ impl<R: Send + 'static> NodeHandle<R> {
 
     /// Proposes `data`, with the deadline of [`Config::request_timeout`](crate::Config::request_timeout).
     ///
-    /// A follower forwards it to the leader. It goes to another leader only when the first attempt is certain to have come
-    /// to nothing: the leader refused it, or was succeeded by one whose log does not hold it (O22). If there is no leader,
-    /// it waits for one until the deadline. The result is what this node's own state machine returns for the entry.
+    /// A follower forwards it to the leader. It goes to another leader only when the first attempt is certain to have
+    /// come to nothing: the leader refused it, or was succeeded by one whose log does not hold it (O22). If there is no
+    /// leader, it waits for one until the deadline. The result is what this node's own state machine returns for the
+    /// entry.
     pub fn propose(&self, data: impl Into<Bytes>) -> Pending<Applied<R>, ProposeError> {
         self.propose_by(data, self.deadline())
     }
@@ -130,8 +131,8 @@ impl<R: Send + 'static> NodeHandle<R> {
     /// Adds, promotes or removes a member; resolves when the change is applied here and the next can be proposed (O8).
     ///
     /// Whether the change is wise is not checked. Add a member as a learner, and promote it when the leader's
-    /// [`PeerStatus::matched`](crate::PeerStatus::matched) shows that it has caught up (etcd demands nine tenths of the log):
-    /// a voter counts for the majority even if it is far behind or was never started. To make etcd's checks, call
+    /// [`PeerStatus::matched`](crate::PeerStatus::matched) shows that it has caught up (etcd demands nine tenths of the
+    /// log): a voter counts for the majority even if it is far behind or was never started. To make etcd's checks, call
     /// [`Cluster::ready_to_promote`], [`ready_to_remove`](Cluster::ready_to_remove) and
     /// [`ready_to_add_voter`](Cluster::ready_to_add_voter) first.
     #[doc(alias("conf_change", "propose_conf_change", "ConfChange"))]
@@ -139,9 +140,9 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.propose_change(ChangeEntry::new(change))
     }
 
-    /// Makes several changes as one, by joint consensus (Raft thesis, section 4.3): meanwhile every decision takes a majority
-    /// of the old and of the new members. Resolves when the joint configuration has been left again, which the leader sees
-    /// to (O8). Use it to replace members without a moment at which the cluster tolerates fewer failures.
+    /// Makes several changes as one, by joint consensus (Raft thesis, section 4.3): meanwhile every decision takes a
+    /// majority of the old and of the new members. Resolves when the joint configuration has been left again, which the
+    /// leader sees to (O8). Use it to replace members without a moment at which the cluster tolerates fewer failures.
     #[doc(alias = "ConfChangeV2")]
     pub fn change_members_jointly(
         &self,
@@ -150,8 +151,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.propose_change(ChangeEntry::joint(changes, ConfChangeTransition::Implicit))
     }
 
-    /// As [`change_members_jointly`](Self::change_members_jointly), but resolves when the joint configuration is in force, and
-    /// stays in it until [`leave_joint`](Self::leave_joint), for example to see the new members work first.
+    /// As [`change_members_jointly`](Self::change_members_jointly), but resolves when the joint configuration is in
+    /// force, and stays in it until [`leave_joint`](Self::leave_joint), for example to see the new members work first.
     pub fn enter_joint(&self, changes: Vec<Change>) -> Pending<Arc<Cluster>, ChangeMembersError> {
         self.propose_change(ChangeEntry::joint(changes, ConfChangeTransition::Explicit))
     }
@@ -187,8 +188,8 @@ impl<R: Send + 'static> NodeHandle<R> {
     /// Publishes this member's name and client URLs, and the birth id of its data directory, to all members.
     ///
     /// Do this after every start, and repeat it until it succeeds. From then on the others refuse connections in this
-    /// member's name from any other directory, such as an empty one, which knows nothing of the votes it gave. A member that
-    /// has just joined may get *outcome unknown*, when what it published reached it as part of a snapshot.
+    /// member's name from any other directory, such as an empty one, which knows nothing of the votes it gave. A member
+    /// that has just joined may get *outcome unknown*, when what it published reached it as part of a snapshot.
     pub fn publish(
         &self,
         name: impl Into<String>,
@@ -232,8 +233,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
     }
 
-    /// The first half of a linearizable read: resolves once this node's state machine shows everything that was acknowledged
-    /// before the call, with the index that took (O24). Then read the state.
+    /// The first half of a linearizable read: resolves once this node's state machine shows everything that was
+    /// acknowledged before the call, with the index that took (O24). Then read the state.
     pub fn read_index(&self) -> Pending<u64, ReadError> {
         self.read_index_by(self.deadline())
     }
@@ -243,11 +244,11 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.read(deadline, false)
     }
 
-    /// As [`read_index`](Self::read_index), but a leader that holds a lease answers at once, without asking the others. That
-    /// is linearizable as long as the assumption of [`Config::lease_reads`](crate::Config::lease_reads) holds; if it does
-    /// not, the read may be stale. Where there is no lease it is the same as `read_index`: on followers, when leases are not
-    /// configured here or on a majority, in a term in which a transfer of leadership was started, and while the
-    /// configuration changes.
+    /// As [`read_index`](Self::read_index), but a leader that holds a lease answers at once, without asking the others.
+    /// That is linearizable as long as the assumption of [`Config::lease_reads`](crate::Config::lease_reads) holds; if
+    /// it does not, the read may be stale. Where there is no lease it is the same as `read_index`: on followers, when
+    /// leases are not configured here or on a majority, in a term in which a transfer of leadership was started, and
+    /// while the configuration changes.
     #[doc(alias = "ReadOnlyLeaseBased")]
     pub fn read_lease(&self) -> Pending<u64, ReadError> {
         self.read(self.deadline(), true)
@@ -280,14 +281,14 @@ impl<R: Send + 'static> NodeHandle<R> {
         }
     }
 
-    /// Campaigns now instead of waiting for the election timeout. Does nothing on a leader or a node that cannot lead, nor,
-    /// with [lease reads](crate::Config::lease_reads), while the leader's lease may be in force.
+    /// Campaigns now instead of waiting for the election timeout. Does nothing on a leader or a node that cannot lead,
+    /// nor, with [lease reads](crate::Config::lease_reads), while the leader's lease may be in force.
     pub fn campaign(&self) {
         let _ = self.shared().inbox.data(Data::Campaign); // a node too busy for it has no need of it
     }
 
-    /// Lets `ticks` heartbeat intervals pass at once. Does nothing, with [lease reads](crate::Config::lease_reads), while the
-    /// leader's lease may be in force: an early election would break it.
+    /// Lets `ticks` heartbeat intervals pass at once. Does nothing, with [lease reads](crate::Config::lease_reads),
+    /// while the leader's lease may be in force: an early election would break it.
     pub fn advance_ticks(&self, ticks: u32) {
         let _ = self.shared().inbox.data(Data::AdvanceTicks(ticks)); // best effort: the node is busy, or has ended
     }
@@ -345,8 +346,8 @@ impl<R: Send + 'static> NodeHandle<R> {
         self.node.waiters.len()
     }
 
-    /// Everything that is known about this node. Asks the node thread and waits for its answer. If it has ended, or does not
-    /// answer within a second, returns the last status that was asked for, with the current vitals.
+    /// Everything that is known about this node. Asks the node thread and waits for its answer. If it has ended, or
+    /// does not answer within a second, returns the last status that was asked for, with the current vitals.
     #[must_use]
     pub fn status(&self) -> Status {
         let (reply, answer) = sync_channel(1);
@@ -388,15 +389,15 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// Stops the node in order (O14): it accepts nothing more, finishes the write in progress, stops the transport, and
-    /// closes the log. Returns how the node ended, which may have happened earlier, by itself. Can be called repeatedly and
-    /// from any thread, and takes no longer than [`Config::stop_timeout`](crate::Config::stop_timeout).
+    /// closes the log. Returns how the node ended, which may have happened earlier, by itself. Can be called repeatedly
+    /// and from any thread, and takes no longer than [`Config::stop_timeout`](crate::Config::stop_timeout).
     #[doc(alias = "stop")]
     pub fn shutdown(&self) -> NodeEnd {
         self.node.shutdown(None)
     }
 
-    /// As [`shutdown`](Self::shutdown), but a leader first hands over to the active voter with the longest log (among equals,
-    /// the lowest id), and waits for that for at most `patience`.
+    /// As [`shutdown`](Self::shutdown), but a leader first hands over to the active voter with the longest log (among
+    /// equals, the lowest id), and waits for that for at most `patience`.
     pub fn shutdown_gracefully(&self, patience: Duration) -> NodeEnd {
         self.node.shutdown(Some(after(patience)))
     }

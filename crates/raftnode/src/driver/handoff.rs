@@ -75,15 +75,15 @@ pub(super) enum Job {
 ///
 /// * Everything handed over is durable on this member's own disk, entries as well as the mark of a snapshot (O3, O5).
 ///   etcd's apply loop has to wait on `notifyc` for that; here nothing is handed over earlier.
-/// * Entries come without a gap, each once, and a proposal that was applied before does not come again (O22). The window of
-///   applied ids that this takes is kept by the queue, and becomes part of each snapshot.
-/// * A membership change is validated by the node within [`Apply::step`], when everything before it has been pulled, and is
-///   in force for what is pulled next. The node holds back the messages that have to wait for it (O7, O8).
-/// * An index counts as applied, for reads (O24) and for compaction (O18), only when its `Apply` is `done`. If the loop has
-///   to restore a snapshot first, nothing counts as applied before that is done.
+/// * Entries come without a gap, each once, and a proposal that was applied before does not come again (O22). The
+///   window of applied ids that this takes is kept by the queue, and becomes part of each snapshot.
+/// * A membership change is validated by the node within [`Apply::step`], when everything before it has been pulled,
+///   and is in force for what is pulled next. The node holds back the messages that have to wait for it (O7, O8).
+/// * An index counts as applied, for reads (O24) and for compaction (O18), only when its `Apply` is `done`. If the loop
+///   has to restore a snapshot first, nothing counts as applied before that is done.
 ///
-/// When more than [`Config::max_apply_backlog`](crate::Config::max_apply_backlog) bytes wait, nothing more is handed over and
-/// the node refuses proposals. A loop that makes no progress for an election timeout is reported to
+/// When more than [`Config::max_apply_backlog`](crate::Config::max_apply_backlog) bytes wait, nothing more is handed
+/// over and the node refuses proposals. A loop that makes no progress for an election timeout is reported to
 /// [`Observer::stalled`](crate::Observer::stalled). Dropping the queue while the node runs ends the node.
 #[doc(alias = "applyc")]
 pub struct ApplyQueue<R> {
@@ -127,8 +127,8 @@ impl<R> std::fmt::Debug for ApplyQueue<R> {
 
 /// A batch of steps, to be carried out in order and finished with [`done`](Self::done).
 ///
-/// It may have no steps: then check [`ApplyQueue::snapshot_due`]. Pulling the next one before this is `done` ends the node,
-/// because the state may have missed something.
+/// It may have no steps: then check [`ApplyQueue::snapshot_due`]. Pulling the next one before this is `done` ends the
+/// node, because the state may have missed something.
 #[doc(alias = "toApply")]
 #[must_use = "what is handed over has to be applied"]
 pub struct Apply<'a, R> {
@@ -167,8 +167,8 @@ impl<R: Send + 'static> ApplyQueue<R> {
         None
     }
 
-    /// Whether to call [`snapshot`](Self::snapshot) now: enough entries were applied since the last one and, if the state is
-    /// larger than 64 MiB, enough bytes; or a follower needs one. Check it after every [`Apply`].
+    /// Whether to call [`snapshot`](Self::snapshot) now: enough entries were applied since the last one and, if the
+    /// state is larger than 64 MiB, enough bytes; or a follower needs one. Check it after every [`Apply`].
     ///
     /// `state_bytes` is about the size of a snapshot; 0 if that is not known.
     #[must_use]
@@ -191,9 +191,9 @@ impl<R: Send + 'static> ApplyQueue<R> {
         begins || left
     }
 
-    /// Has another thread write out a view of the state, which must be that of the last `done`, while this loop goes on.
-    /// Then the log is compacted. Ignored while an earlier snapshot is being written, before the first [`Apply`] is done, and
-    /// after one was dropped without being done: the view might hold some of its steps.
+    /// Has another thread write out a view of the state, which must be that of the last `done`, while this loop goes
+    /// on. Then the log is compacted. Ignored while an earlier snapshot is being written, before the first [`Apply`] is
+    /// done, and after one was dropped without being done: the view might hold some of its steps.
     pub fn snapshot(&mut self, view: Box<dyn SnapshotView>) {
         let (index, term) = self.applied;
         let voters = has_voters(&self.members.conf_state);
@@ -359,8 +359,8 @@ impl<R: Send + 'static> Apply<'_, R> {
         }
     }
 
-    /// Returns a command's result to its proposer, if that is waiting on this node. A proposer that is never answered learns
-    /// at its deadline that the outcome is unknown.
+    /// Returns a command's result to its proposer, if that is waiting on this node. A proposer that is never answered
+    /// learns at its deadline that the outcome is unknown.
     ///
     /// Answers in quick succession are delivered together, at the latest by [`done`](Self::done).
     pub fn answer(&mut self, command: &Command, output: R) {
@@ -369,8 +369,8 @@ impl<R: Send + 'static> Apply<'_, R> {
         self.queue.answers.give(id, Applied { index, term, output });
     }
 
-    /// Every step is in the state: reads may see it, and the log need not keep it. If not every step was pulled, this ends
-    /// the node.
+    /// Every step is in the state: reads may see it, and the log need not keep it. If not every step was pulled, this
+    /// ends the node.
     pub fn done(self) {
         self.queue.answers.flush();
         if let Err(error) = self.queue.finish() {
@@ -378,8 +378,8 @@ impl<R: Send + 'static> Apply<'_, R> {
         }
     }
 
-    /// Ends the node with [`NodeError::Apply`] or [`NodeError::Restore`]: the state can no longer be trusted, or the snapshot
-    /// could not be restored.
+    /// Ends the node with [`NodeError::Apply`] or [`NodeError::Restore`]: the state can no longer be trusted, or the
+    /// snapshot could not be restored.
     pub fn fail(self, source: impl Into<ApplyError>) {
         let source = source.into();
         let error = match &self.queue.work {

@@ -1,8 +1,8 @@
 //! The node thread's inbox: two queues behind one lock.
 //!
-//! *Control* is what the node's own threads report. It is taken first and never refused, or the node thread and a reporting
-//! thread might each wait for room in the other's queue; it is bounded by the work handed to those threads. *Data* comes
-//! from peers and callers, and is bounded in number and bytes.
+//! *Control* is what the node's own threads report. It is taken first and never refused, or the node thread and a
+//! reporting thread might each wait for room in the other's queue; it is bounded by the work handed to those threads.
+//! *Data* comes from peers and callers, and is bounded in number and bytes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,8 +46,8 @@ struct Queues {
     gone: bool,
 }
 
-/// Whether a [`linger`](Inbox::linger) is worth it. It only delays a lone caller, who waits for each answer before the next
-/// call.
+/// Whether a [`linger`](Inbox::linger) is worth it. It only delays a lone caller, who waits for each answer before the
+/// next call.
 #[derive(Debug, Default)]
 pub(crate) struct Bursts {
     alone: u32,
@@ -124,8 +124,8 @@ impl Inbox {
 
     /// Waits until there is something or `deadline` has passed, then takes everything, in exchange for two empty queues.
     ///
-    /// Returns a time at which all of it had arrived. That is the time at which a lease has to be in force for the reads among
-    /// it ([`Core::set_time`](crate::core::Core::set_time)): it may have run out while this slept.
+    /// Returns a time at which all of it had arrived. That is the time at which a lease has to be in force for the
+    /// reads among it ([`Core::set_time`](crate::core::Core::set_time)): it may have run out while this slept.
     pub(crate) fn take(
         &self,
         deadline: Instant,
@@ -164,8 +164,8 @@ impl Inbox {
         self.there.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits while more keeps arriving every few microseconds: what is taken together becomes one message, one write and one
-    /// sync. When nothing more has arrived, it does not wait for what might.
+    /// Waits while more keeps arriving every few microseconds: what is taken together becomes one message, one write
+    /// and one sync. When nothing more has arrived, it does not wait for what might.
     fn linger(&self) {
         let mut there = self.there.load(Ordering::Relaxed);
         let mut look = Instant::now();

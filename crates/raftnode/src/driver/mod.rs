@@ -10,9 +10,9 @@
 //! | `oarlock-purge` | nothing, while it removes older snapshots | the disk |
 //! | `oarlock-watch` | nothing, while a node starts with a restore | the restore, for an election timeout |
 //!
-//! The node thread never waits for another of these threads, so no two can wait for each other. It does not wait for a disk
-//! either, with two exceptions: a sole member has no writer thread, so the node thread writes; and committed entries that
-//! are no longer in the tail cache, because apply is far behind, it reads itself.
+//! The node thread never waits for another of these threads, so no two can wait for each other. It does not wait for a
+//! disk either, with two exceptions: a sole member has no writer thread, so the node thread writes; and committed
+//! entries that are no longer in the tail cache, because apply is far behind, it reads itself.
 
 use std::any::Any;
 use std::sync::Arc;

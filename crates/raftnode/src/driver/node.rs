@@ -305,8 +305,8 @@ impl Node {
         self.shared.counters.reads.add(answered);
     }
 
-    /// What the state machine shows. That is nothing while the apply loop still has to restore the snapshot it starts with,
-    /// although the core counts it as applied (O24).
+    /// What the state machine shows. That is nothing while the apply loop still has to restore the snapshot it starts
+    /// with, although the core counts it as applied (O24).
     fn applied(&self) -> u64 {
         let empty = self.shared.is_to_be_restored() && !planted("read-before-the-restore");
         if empty { 0 } else { self.core.applied() }
@@ -336,8 +336,8 @@ impl Node {
         }
     }
 
-    /// Whether to drop all messages of peers. Even a message without entries leads to a persist stage, and these pile up while
-    /// the disk hangs.
+    /// Whether to drop all messages of peers. Even a message without entries leads to a persist stage, and these pile
+    /// up while the disk hangs.
     fn is_flooded(&self) -> bool {
         self.unsynced / 2 > self.shared.config.max_unsynced_bytes
             && !planted("messages-pile-up-behind-a-disk")

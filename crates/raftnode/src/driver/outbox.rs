@@ -83,7 +83,8 @@ impl Outbox {
         }
     }
 
-    /// Reports a heartbeat that leaves later than twice its interval: the node thread is overloaded, or was blocked (O11).
+    /// Reports a heartbeat that leaves later than twice its interval: the node thread is overloaded, or was blocked
+    /// (O11).
     fn observe_heartbeat(&mut self, to: u64) {
         let interval = self.shared.config.heartbeat_interval;
         if interval.is_zero() {

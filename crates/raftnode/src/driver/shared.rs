@@ -108,8 +108,8 @@ impl Shared {
         ProposalId { origin: self.id, incarnation: self.incarnation, sequence }
     }
 
-    /// Whether the state machine still has to restore the snapshot that the core counts as applied. Until then no read may
-    /// be answered (O24).
+    /// Whether the state machine still has to restore the snapshot that the core counts as applied. Until then no read
+    /// may be answered (O24).
     pub(crate) fn is_to_be_restored(&self) -> bool {
         self.begins_with_restore.load(Ordering::Acquire)
     }

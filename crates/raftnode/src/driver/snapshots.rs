@@ -40,8 +40,8 @@ pub(super) fn open(
     Ok((head, source.content))
 }
 
-/// Removes older snapshots, on a thread of its own: removing a large file takes time, and the node thread must not wait for a
-/// disk (O12).
+/// Removes older snapshots, on a thread of its own: removing a large file takes time, and the node thread must not wait
+/// for a disk (O12).
 pub(super) fn purge(shared: &Arc<Shared>, keep_from: u64) {
     let (id, snapshots) = (shared.id, Arc::clone(&shared.snapshots));
     let purge = move || {
@@ -160,8 +160,8 @@ impl Sending {
         }
     }
 
-    /// Starts to send the snapshot of a `MsgSnapshot`. Its outcome is always reported as [`Control::SnapshotSent`], even if it
-    /// is not sent at all (O10): until then raft-rs does not replicate to the follower.
+    /// Starts to send the snapshot of a `MsgSnapshot`. Its outcome is always reported as [`Control::SnapshotSent`],
+    /// even if it is not sent at all (O10): until then raft-rs does not replicate to the follower.
     pub(super) fn send(
         &mut self,
         shared: &Arc<Shared>,
@@ -205,8 +205,8 @@ impl Sending {
     }
 }
 
-/// The content of a stored snapshot, opened on first read by the transport's thread, because the node thread must not wait
-/// for a disk (O12).
+/// The content of a stored snapshot, opened on first read by the transport's thread, because the node thread must not
+/// wait for a disk (O12).
 struct Content {
     store: Arc<dyn SnapshotStore>,
     id: SnapshotId,
@@ -244,8 +244,8 @@ impl Drop for Report {
     }
 }
 
-/// Stores a snapshot that a peer streams, completely and durably (O25); the transport verifies each chunk. Its head has to
-/// agree with the message that came with it.
+/// Stores a snapshot that a peer streams, completely and durably (O25); the transport verifies each chunk. Its head has
+/// to agree with the message that came with it.
 pub(super) fn store(
     store: &dyn SnapshotStore,
     message: &Message,

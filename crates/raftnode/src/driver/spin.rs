@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 /// Decides whether to spin before sleeping.
 ///
-/// Putting a thread to sleep and waking it takes tens of microseconds, as long as a sync takes on a fast disk. The threads of
-/// a lone member, which wait for no other disk or network, therefore look for work a little longer, provided that the last
-/// wait was short enough to make it worthwhile and that there was little to do: a busy node leaves the processor to other
-/// threads, and does better with larger batches anyway. Each turn of the spin yields.
+/// Putting a thread to sleep and waking it takes tens of microseconds, as long as a sync takes on a fast disk. The
+/// threads of a lone member, which wait for no other disk or network, therefore look for work a little longer, provided
+/// that the last wait was short enough to make it worthwhile and that there was little to do: a busy node leaves the
+/// processor to other threads, and does better with larger batches anyway. Each turn of the spin yields.
 #[derive(Debug)]
 pub(super) struct Spin {
     worth_it: bool,

@@ -8,8 +8,8 @@ use oarlock_membership::{Cluster, ProposalId};
 
 use crate::{Committed, SnapshotId};
 
-/// One step for an apply loop to carry out. Exhaustive on purpose: a loop must not skip a kind that it does not know, so a
-/// new kind is a breaking change.
+/// One step for an apply loop to carry out. Exhaustive on purpose: a loop must not skip a kind that it does not know,
+/// so a new kind is a breaking change.
 pub enum Step {
     /// A committed proposal, to be applied to the state.
     Command(Command),

@@ -25,8 +25,8 @@ impl Ticker {
         self.next.is_none()
     }
 
-    /// Returns the ticks to make now, and how many are skipped: after a pause at most two are made up for, or a process that
-    /// was suspended would start an election for no other reason.
+    /// Returns the ticks to make now, and how many are skipped: after a pause at most two are made up for, or a process
+    /// that was suspended would start an election for no other reason.
     pub(super) fn take(&mut self, now: Instant) -> (u32, u64) {
         let Some(due) = self.next.filter(|due| *due <= now) else { return (0, 0) };
         let missed = (now - due).as_nanos() / self.interval.as_nanos();

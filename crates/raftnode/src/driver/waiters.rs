@@ -32,8 +32,8 @@ pub(crate) struct Waiters<R> {
     incarnation: u64,
     table: Padded<Mutex<Table<R>>>,
     held: Padded<Mutex<Held<R>>>,
-    /// Nanoseconds from `epoch` to the next deadline, or to an earlier time; `u64::MAX` for none. Written with the table's lock
-    /// held, and read without it.
+    /// Nanoseconds from `epoch` to the next deadline, or to an earlier time; `u64::MAX` for none. Written with the
+    /// table's lock held, and read without it.
     earliest: Padded<AtomicU64>,
     epoch: Instant,
 }
@@ -54,9 +54,9 @@ struct Waiting<R> {
     waiter: Waiter<R>,
 }
 
-/// A hash that keeps neighbours together. Sequence numbers are nearly consecutive, and only this node chooses them, so no
-/// protection from collisions is needed, and those that are answered together share cache lines. The top seven bits, which
-/// the hash table compares first, differ too.
+/// A hash that keeps neighbours together. Sequence numbers are nearly consecutive, and only this node chooses them, so
+/// no protection from collisions is needed, and those that are answered together share cache lines. The top seven bits,
+/// which the hash table compares first, differ too.
 #[derive(Default)]
 struct Neighbours(u64);
 
@@ -94,9 +94,9 @@ impl<R> Waiter<R> {
 
 /// The apply thread's answers, delivered several at a time.
 ///
-/// Delivered one by one, each would wake a caller that takes the processor from the apply thread and proposes again, alone.
-/// So answers are held back for a moment. If the next entry takes long to apply, the node thread delivers them instead,
-/// before any deadline passes: see [`WaiterTable::give_late`].
+/// Delivered one by one, each would wake a caller that takes the processor from the apply thread and proposes again,
+/// alone. So answers are held back for a moment. If the next entry takes long to apply, the node thread delivers them
+/// instead, before any deadline passes: see [`WaiterTable::give_late`].
 #[derive(Debug)]
 pub(super) struct Answers<R> {
     waiters: Arc<Waiters<R>>,
@@ -197,8 +197,8 @@ impl<R> Waiters<R> {
         }
     }
 
-    /// Registers a waiter for a proposal of `bytes`. Returns false if the waiter was refused instead, because the node has
-    /// ended or the waiting proposals would come to more than `max_bytes`; a single one is always taken.
+    /// Registers a waiter for a proposal of `bytes`. Returns false if the waiter was refused instead, because the node
+    /// has ended or the waiting proposals would come to more than `max_bytes`; a single one is always taken.
     pub(crate) fn register(
         &self,
         id: ProposalId,

@@ -1,7 +1,7 @@
 //! The writer: the owner of the [`LogStore`].
 //!
-//! The node thread of a sole member calls it directly. As soon as there is another member it moves to a thread of its own,
-//! `oarlock-writer`, for good. Either way no lock is held during a disk write.
+//! The node thread of a sole member calls it directly. As soon as there is another member it moves to a thread of its
+//! own, `oarlock-writer`, for good. Either way no lock is held during a disk write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +29,8 @@ const MAX_GROUP: u64 = 64 << 20;
 pub(super) enum Job {
     /// A persist stage of the core; `awaited` if other members wait for it, and not only this member's own callers.
     Write { persist: Persist, awaited: bool },
-    /// Marks a snapshot of this node's own state in the log. What it covers may be released once the mark is durable (O6).
+    /// Marks a snapshot of this node's own state in the log. What it covers may be released once the mark is durable
+    /// (O6).
     Mark { mark: SnapshotMark, announcement: Bytes },
     /// Entries below this index may be released.
     Release(u64),
@@ -428,7 +429,8 @@ mod tests {
         group
     }
 
-    /// Callers who come back one after the other find themselves in one group, and not the first of them in one of its own.
+    /// Callers who come back one after the other find themselves in one group, and not the first of them in one of its
+    /// own.
     #[test]
     fn those_who_come_back_are_waited_for() {
         let mut gather = Gather::default();

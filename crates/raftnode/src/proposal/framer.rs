@@ -18,8 +18,8 @@ pub(crate) enum Proposal {
 }
 
 impl Proposal {
-    /// Data up to this size is framed by the node thread, into a buffer that many share. That is less work than a buffer for
-    /// each, with a reference count, that one thread allocates and another frees.
+    /// Data up to this size is framed by the node thread, into a buffer that many share. That is less work than a
+    /// buffer for each, with a reference count, that one thread allocates and another frees.
     const SMALL: usize = 512;
 
     /// Application data.

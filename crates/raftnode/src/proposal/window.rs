@@ -13,19 +13,19 @@ pub enum Verdict {
     First,
     /// It was applied before: the entry is a duplicate and has no effect.
     Duplicate,
-    /// It is older than what is remembered of its origin, or of an earlier incarnation: whether it was applied is no longer
-    /// known, so it has no effect. Its proposer stopped waiting long ago.
+    /// It is older than what is remembered of its origin, or of an earlier incarnation: whether it was applied is no
+    /// longer known, so it has no effect. Its proposer stopped waiting long ago.
     Stale,
 }
 
 /// The ids of applied proposals, as far back as it matters (O22): what makes a duplicate entry have no effect.
 ///
-/// A follower forwards a proposal once per attempt, but the network may duplicate it, and a leader may append it twice. Every
-/// member applies the same entries through the same window, which is part of each snapshot, and so comes to the same
-/// verdicts.
+/// A follower forwards a proposal once per attempt, but the network may duplicate it, and a leader may append it twice.
+/// Every member applies the same entries through the same window, which is part of each snapshot, and so comes to the
+/// same verdicts.
 ///
-/// For each origin it remembers one incarnation and the last [`SPAN`](Self::SPAN) sequence numbers, which takes 2 KiB; for a
-/// removed member, after [`close`](Self::close), only a few bytes.
+/// For each origin it remembers one incarnation and the last [`SPAN`](Self::SPAN) sequence numbers, which takes 2 KiB;
+/// for a removed member, after [`close`](Self::close), only a few bytes.
 ///
 /// ```
 /// use oarlock_raftnode::{Verdict, Window, membership::ProposalId};

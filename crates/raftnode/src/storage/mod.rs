@@ -57,14 +57,14 @@ impl std::fmt::Display for SnapshotId {
     }
 }
 
-/// What the log remembers of a snapshot: where it ends and which configuration was in force there.
+/// The log's record of a snapshot: where it ends, and the configuration in force there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SnapshotMark {
     /// Index of the last entry covered.
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// The configuration as of that entry. The order of its ids means nothing.
+    /// The configuration as of that entry. The order of the ids in it has no meaning.
     pub conf_state: ConfState,
 }
 
@@ -76,10 +76,10 @@ impl SnapshotMark {
     }
 }
 
-/// What a log holds when it is opened.
+/// The state of a log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogState {
-    /// The owner's opaque record; the latest written. Empty if none was.
+    /// The owner's opaque record, as last written; empty if none was.
     pub metadata: Bytes,
     /// Term, vote and commit as last written.
     pub hard_state: HardState,
@@ -91,19 +91,19 @@ pub struct LogState {
     pub last_index: u64,
 }
 
-/// One atomic unit of writing: after a crash it is there whole or not at all. Parts take effect in the order of the
-/// fields.
+/// A unit of writing: after a crash all of it is there, or nothing. Its parts take effect in the order of the fields.
 #[derive(Clone, Debug, Default)]
 pub struct LogBatch<'a> {
     /// Replaces the owner's record.
     pub metadata: Option<Bytes>,
-    /// A snapshot was received: every entry written before is discarded, whatever its index.
+    /// A snapshot was received: all entries written before are discarded, whatever their index.
     pub install: Option<SnapshotMark>,
-    /// Entries, contiguous among themselves and with the log; an entry at index i replaces i and all after it.
+    /// Entries, contiguous among themselves and with the log; the first may replace an entry, and with it all after it.
     pub entries: &'a [Entry],
     /// Replaces term, vote and commit.
     pub hard_state: Option<HardState>,
-    /// An own snapshot is durable: entries up to it need not be kept, but stay readable until released.
+    /// A snapshot of this node's own state is durable: entries up to it need not be kept, but stay readable until
+    /// released.
     pub compact: Option<SnapshotMark>,
 }
 
@@ -125,9 +125,10 @@ impl LogBatch<'_> {
     }
 }
 
-/// A durable log, as its single writer sees it.
+/// A durable log, as its only writer uses it.
 ///
-/// The contract is tested by `testing::log_store` (feature `testing`), which any implementation can run:
+/// Implement it to keep the log in a store of your own. The suite `testing::log_store` (feature `testing`) tests this
+/// contract; `examples/own_store.rs` shows an implementation that runs it.
 ///
 /// * `append` is atomic, and what it wrote is readable at once, through every reader, but not yet durable;
 /// * once `sync` returns `Ok`, everything appended before survives power loss (W1);
@@ -135,8 +136,7 @@ impl LogBatch<'_> {
 /// * a failed write or sync poisons the log for good: every later `append` and `sync` answers
 ///   [`LogError::Poisoned`], because what the disk holds is unknown (O13). Reopening finds out.
 ///
-/// Term, vote, commit and marks never go back on their own (O27); the caller sees to it that what it writes does not
-/// either.
+/// Term, vote, commit and marks never go back by themselves (O27); that no lower ones are written is up to the caller.
 pub trait LogStore: Send + 'static {
     /// What the log holds now, durable or not.
     ///
@@ -144,7 +144,7 @@ pub trait LogStore: Send + 'static {
     /// [`LogError::Corrupt`] if a stored configuration does not decode, or an I/O failure.
     fn state(&self) -> Result<LogState, LogError>;
 
-    /// A handle to read with from other threads. It stays valid until the log is closed.
+    /// A handle for reading from other threads, valid until the log is closed.
     fn reader(&self) -> Arc<dyn LogReader>;
 
     /// Writes a batch.
@@ -154,8 +154,8 @@ pub trait LogStore: Send + 'static {
     /// is no room: these leave the log as it was. [`LogError::Io`] poisons it.
     fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError>;
 
-    /// How much the entries of one batch may come to, each with [its cost](LogBatch::cost). The node splits what is
-    /// more, and refuses to start if it could not write the largest request.
+    /// The most that the entries of one batch may come to, counting [the cost](LogBatch::cost) of each. The node splits
+    /// larger batches, and refuses to start if the largest request would not fit.
     fn max_batch(&self) -> u64 {
         u64::MAX
     }
@@ -166,14 +166,14 @@ pub trait LogStore: Send + 'static {
     /// Any failure poisons the log for good and is never retried (O13).
     fn sync(&mut self) -> Result<(), LogError>;
 
-    /// Allows the log to free the storage of entries below `before`; it may keep more. A durable mark at
-    /// `before - 1` or later is the caller's duty (O6).
+    /// Allows the log to free the storage of entries below `before`; it may keep more. The caller has made a mark at
+    /// `before - 1` or later durable (O6).
     ///
     /// # Errors
     /// As for [`append`](Self::append), and [`LogError::NoMark`] if no durable mark covers what would be freed.
     fn release(&mut self, before: u64) -> Result<(), LogError>;
 
-    /// Bytes held, about.
+    /// About how many bytes the log takes.
     fn size(&self) -> u64;
 
     /// Makes everything durable and closes.
@@ -192,10 +192,10 @@ pub trait LogReader: Send + Sync + 'static {
     /// last, [`LogError::Corrupt`] if an entry does not read back as it was written.
     fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError>;
 
-    /// The term of an entry, of the newest snapshot mark's own index, or of the one before the first where it is known.
+    /// The term of an entry, of the newest mark's index, or of the entry before the first if it is known.
     ///
-    /// From memory: the node thread asks, and must not wait for a disk (O12). Terms never fall along a log, so where each
-    /// begins is all that has to be kept.
+    /// The answer has to come from memory: the node thread asks, and must not wait for a disk (O12). Terms never decrease
+    /// along a log, so it is enough to remember where each begins.
     ///
     /// # Errors
     /// As for [`entries`](Self::entries).
@@ -208,24 +208,24 @@ pub trait LogReader: Send + Sync + 'static {
     fn last_index(&self) -> u64;
 }
 
-/// Where snapshots are kept: whole or not at all, verified as they are read, streamed both ways.
+/// Where snapshots are kept: each completely or not at all, verified as it is read, streamed both ways.
 ///
 /// The contract is tested by `testing::snapshot_store` (feature `testing`), which any implementation can run.
 pub trait SnapshotStore: Send + Sync + 'static {
-    /// Begins a snapshot, or replaces the one of the same id when committed. Dropping the sink abandons it.
+    /// Starts to write a snapshot, which replaces one of the same id when it is committed. Dropping the sink abandons it.
     ///
     /// # Errors
     /// An I/O failure; nothing is left behind.
     fn create(&self, id: SnapshotId) -> Result<Box<dyn SnapshotSink>, SnapshotError>;
 
-    /// Opens a snapshot for reading. It is pinned, and so not purged, until the source is dropped.
+    /// Opens a snapshot for reading. It is not purged before the source is dropped.
     ///
     /// # Errors
     /// [`SnapshotError::NotFound`], [`SnapshotError::Corrupt`] or an I/O failure. Damage further on surfaces as an
     /// `io::Error` of kind `InvalidData` while reading: every byte given out has passed its checksum.
     fn open(&self, id: SnapshotId) -> Result<SnapshotSource, SnapshotError>;
 
-    /// The newest whole snapshot that `vouched` accepts. Damaged ones are set aside and the next older is tried.
+    /// The newest complete snapshot that `vouched` accepts. A damaged one is set aside, and the next older is tried.
     ///
     /// # Errors
     /// An I/O failure. No snapshot at all is `Ok(None)`.

@@ -6,7 +6,7 @@ use super::{Check, entries, entry, hard_state, log_model as model, mark};
 use crate::convert;
 use crate::storage::{LogBatch, LogError, LogReader, LogState, LogStore};
 
-/// How the suite gets at a log.
+/// How the suite makes and crashes a log.
 pub trait LogFixture {
     /// The log under test.
     type Store: LogStore;
@@ -24,7 +24,8 @@ pub trait LogFixture {
         None
     }
 
-    /// Lets the next sync of the log fail, and only that; whether it can. By default it cannot, and the check is left out.
+    /// Makes the next sync of the log fail, and nothing else; returns whether it can. By default it cannot, and the
+    /// check is left out.
     fn fail_next_sync(&mut self, store: &mut Self::Store) -> bool {
         let _ = store;
         false

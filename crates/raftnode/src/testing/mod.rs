@@ -1,7 +1,7 @@
-//! Suites that any implementation of this crate's traits can run against itself, and samples to run them with.
+//! Conformance suites for implementations of this crate's traits.
 //!
 //! Each is a function to be called from a `#[test]`: [`log_store`], [`snapshot_store`], [`state_machine`]. It takes a
-//! fixture, which says how to make one of what is tested, how to let it crash, and how to look at it.
+//! fixture, which knows how to make an instance, how to crash it, and how to look at its state.
 //!
 //! ```
 //! use oarlock_raftnode::MemStore;
@@ -20,8 +20,8 @@
 //! log_store(&mut InMemory);
 //! ```
 //!
-//! That the suites catch what is wrong is tested too: each check, by an implementation that breaks its promise
-//! (`tests/conformance.rs`).
+//! The suites themselves are tested as well: for each check there is an implementation that fails it
+//! (`tests/conformance`).
 
 use std::fmt;
 
@@ -73,7 +73,7 @@ impl<F> fmt::Debug for Check<F> {
     }
 }
 
-/// All of them, and which it was that failed.
+/// Runs all checks, and names the one that fails.
 fn run<F>(checks: &[Check<F>], fixture: &mut F) {
     /// Says which promise was being checked when a panic passes by.
     struct Named(&'static str);

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use super::Check;
 use crate::storage::{SnapshotError, SnapshotId, SnapshotSource, SnapshotStore};
 
-/// How the suite gets at a snapshot store.
+/// How the suite makes and crashes a snapshot store.
 pub trait SnapshotFixture {
     /// The store under test.
     type Store: SnapshotStore;
@@ -16,8 +16,8 @@ pub trait SnapshotFixture {
     /// Power loss, and the store as it opens again.
     fn crash(&mut self, store: Self::Store) -> Self::Store;
 
-    /// Damages the content of a stored snapshot, somewhere in its middle; whether it can. By default it cannot, and the
-    /// check is left out.
+    /// Damages the content of a stored snapshot, somewhere in the middle; returns whether it can. By default it cannot,
+    /// and the check is left out.
     fn damage(&mut self, store: &Self::Store, id: SnapshotId) -> bool {
         let _ = (store, id);
         false

@@ -8,20 +8,20 @@ use bytes::Bytes;
 use super::Check;
 use crate::{Committed, SnapshotId, SnapshotView, StateMachine};
 
-/// How the suite gets at a state machine.
+/// How the suite makes a state machine and looks at its state.
 pub trait MachineFixture {
     /// The machine under test.
     type Machine: StateMachine;
-    /// What can be seen of its state; all that counts should show.
+    /// A comparable view of its state; everything that matters should show in it.
     type State: PartialEq + fmt::Debug;
 
     /// A machine with nothing applied.
     fn create(&mut self) -> Self::Machine;
 
-    /// The `n`-th of endlessly many commands, from 0. Let them differ, and among the first fifty be of every kind.
+    /// The `n`-th command of an endless sequence, from 0. They should differ, with every kind among the first fifty.
     fn command(&self, n: u64) -> Bytes;
 
-    /// What shows of a machine's state.
+    /// The view of a machine's state.
     fn state(&self, machine: &Self::Machine) -> Self::State;
 }
 

@@ -1,11 +1,11 @@
-//! What travels between nodes, and the guard in front of raft-rs.
+//! What nodes send to each other, and the validator in front of raft-rs.
 //!
-//! Peers' bytes are decoded by prost and checked conversion only, never by raft-rs's own codec. A Raft message splits
-//! into a small head and the data of its entries, which are sent and received without being copied. Which message
-//! takes which lane, and what gives way in a full queue, is one table: [`route`].
+//! Bytes from peers are decoded by prost and by checked conversions, never by raft-rs's own codec. A Raft message is
+//! split into a small head and the data of its entries, which is sent and received without a copy. Which message takes
+//! which lane, and which are dropped first when a queue is full, is one table: [`route`].
 //!
-//! Decoding says that bytes are well formed; [`validate`] says that a message makes sense to this node now. raft-rs
-//! panics on messages that do not.
+//! Decoding checks that bytes are well formed; [`validate`] checks that a message makes sense to this node now. raft-rs
+//! panics on some messages that do not.
 
 use bytes::Bytes;
 use oarlock_transport::{Envelope, Lane, Shed, SnapshotEnvelope};
@@ -26,18 +26,18 @@ pub use promise::{promise, set_promise};
 mod validate;
 pub use validate::{Refused, View, check_conf_state, validate};
 
-/// Entries in one message at most, in and out. A frame of the transport holds no more payloads than this.
+/// The most entries in one message, in and out. A frame of the transport holds no more payloads than this.
 pub const MAX_ENTRIES: usize = 1 << 16;
 
-/// Bytes of one message's head at most: everything but the entries' data. Checked before decoding, so that small
-/// bytes cannot become large objects.
+/// The most bytes in the head of a message, which is everything but the entries' data. Checked before decoding, so that a
+/// short message cannot turn into large objects.
 pub const MAX_HEAD: usize = 1 << 20;
 
 /// Why a message cannot be sent, or what arrived is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
-    /// This type of message never travels: it is local to a node, or travels in a frame of its own.
+    /// This type of message is never sent: it is local to a node, or has a frame of its own.
     #[error("{0} does not travel between nodes")]
     NotForTheWire(&'static str),
     /// A snapshot travels by [`encode_snapshot`], anything else by [`encode`].
@@ -80,7 +80,7 @@ pub enum WireError {
         /// The index expected.
         expected: u64,
     },
-    /// An entry with a context, which this crate's nodes never write: another kind of node is in the group.
+    /// An entry with a context, which nodes of this crate never write: another kind of node is in the cluster.
     #[error("entry {index} has a context")]
     EntryContext {
         /// Its index.
@@ -88,7 +88,7 @@ pub enum WireError {
     },
 }
 
-/// Which stream carries a message.
+/// The stream that carries a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// One of the transport's two lanes.
@@ -108,11 +108,11 @@ pub struct Route {
     pub shed: Shed,
 }
 
-/// How a type of message travels; `None` if it does not.
+/// How a type of message is sent; `None` if it is never sent.
 ///
-/// Local messages do not (they would let a peer tick, campaign or fail our progress), nor do `MsgPropose`, because
-/// raft-rs decodes the conf changes inside it again and forwarded proposals need ids (they travel as [`Forward`]), nor
-/// `MsgTransferLeader`, whose `from` names somebody else than the sender.
+/// Never sent are local messages, by which a peer could make this node tick, campaign or reset its progress;
+/// `MsgPropose`, because raft-rs decodes the conf changes inside it, and forwarded proposals need ids (they are sent as
+/// [`Forward`]); and `MsgTransferLeader`, whose `from` is not its sender.
 #[must_use]
 pub const fn route(kind: MessageType) -> Option<Route> {
     const fn lane(lane: Lane, label: &'static str, shed: Shed) -> Option<Route> {
@@ -149,9 +149,9 @@ pub const fn route(kind: MessageType) -> Option<Route> {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Inbound {
-    /// For raft-rs, once [`validate`] has let it pass.
+    /// A Raft message, to be checked by [`validate`] before it is stepped.
     Raft(Box<Message>),
-    /// A follower hands on a proposal.
+    /// A follower forwards a proposal.
     Forward(Forward),
     /// The leader answers one.
     ForwardReply(ForwardReply),
@@ -188,7 +188,7 @@ pub fn encode(message: &Message) -> Result<Envelope, WireError> {
     Ok(Envelope { to: message.to, lane, label, shed, head, payloads })
 }
 
-/// A `MsgSnapshot` as it travels ahead of `len` bytes of content.
+/// Encodes a `MsgSnapshot`, which is followed by `len` bytes of content.
 ///
 /// # Errors
 /// [`WireError::WrongLane`] for anything but a snapshot, and the limits.
@@ -200,7 +200,7 @@ pub fn encode_snapshot(message: &Message, len: u64) -> Result<SnapshotEnvelope, 
     Ok(SnapshotEnvelope { to: message.to, head: pack(Body::Raft(head))?, len })
 }
 
-/// A proposal on its way to the leader.
+/// Encodes a proposal that is forwarded to the leader.
 ///
 /// # Errors
 /// The limits.
@@ -211,7 +211,7 @@ pub fn encode_forward(to: u64, forward: &Forward) -> Result<Envelope, WireError>
     Ok(Envelope { to, lane: Lane::Append, label: "forward", shed: Shed::Last, head, payloads })
 }
 
-/// The leader's answer to a forwarded proposal.
+/// Encodes the leader's answer to a forwarded proposal.
 ///
 /// # Errors
 /// The limits.
@@ -221,12 +221,12 @@ pub fn encode_forward_reply(to: u64, reply: &ForwardReply) -> Result<Envelope, W
     Ok(Envelope { to, lane, label, shed: Shed::Last, head, payloads: Vec::new() })
 }
 
-/// Puts together what arrived on a lane. Payloads are kept as they are, so they hold on to the buffer that they are
-/// slices of.
+/// Decodes what arrived on a lane. Entries share the payloads' memory, so they keep alive the buffers of which these are
+/// slices.
 ///
 /// # Errors
-/// Any way in which the bytes are not what [`encode`] and its siblings write. Never a panic, and no allocation beyond
-/// a small multiple of what arrived.
+/// The bytes are not what [`encode`] and its siblings write. There is no panic, and no allocation beyond a small
+/// multiple of what arrived.
 pub fn decode(head: Bytes, payloads: Vec<Bytes>) -> Result<Inbound, WireError> {
     match unpack(head)? {
         Body::Raft(head) => {
@@ -244,7 +244,7 @@ pub fn decode(head: Bytes, payloads: Vec<Bytes>) -> Result<Inbound, WireError> {
     }
 }
 
-/// The `MsgSnapshot` that travelled ahead of a snapshot's content.
+/// Decodes the `MsgSnapshot` in front of a snapshot's content.
 ///
 /// # Errors
 /// As for [`decode`].

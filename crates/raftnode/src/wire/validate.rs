@@ -1,9 +1,9 @@
-//! Does this message make sense to this node now?
+//! Checks whether a message makes sense to this node now.
 //!
-//! raft-rs trusts its peers: several well-formed messages make it panic, and the most common of them is no attack but
-//! a member whose data was wiped (a heartbeat whose commit lies beyond the log: etcd #13509, qdrant #1235). So every
-//! message is judged here before it is stepped. A member of the group is trusted for its vote, but not for our
-//! availability.
+//! raft-rs trusts its peers, and panics on several kinds of well-formed messages. The most common cause is no attack
+//! but a member whose data was wiped: the next heartbeat has a commit index beyond its log (etcd #13509, qdrant #1235).
+//! So every message is validated before it is stepped. Members are trusted to vote and replicate honestly, but not with
+//! this node's availability.
 
 use std::collections::BTreeSet;
 
@@ -19,14 +19,14 @@ const MAX_NUMBER: u64 = 1 << 62;
 /// Terms stay below this: what a log on disk has room for.
 const MAX_TERM: u64 = 1 << 56;
 
-/// How far a term may lie ahead of ours: farther than any number of elections, near enough that nobody can push a
-/// group to the end of its numbers.
+/// How far a message's term may be ahead of this node's: more than elections ever get, and little enough that no member
+/// can push the cluster to the end of the number range.
 const MAX_TERM_AHEAD: u64 = 1 << 32;
 
-/// Bytes of an opaque context at most: of a heartbeat, a campaign, or a read.
+/// The most bytes in the context of a heartbeat, a campaign or a read.
 const MAX_CONTEXT: usize = 1024;
 
-/// What a node knows when it judges a message; all of it as raft-rs has it now.
+/// The state against which a message is checked, as raft-rs has it now.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// This node.
@@ -47,8 +47,8 @@ pub struct View<'a> {
     pub committed: u64,
     /// What raft-rs was told is applied (`raft_log.applied`).
     pub applied: u64,
-    /// Whether an id was a member once and is not any more. Unknown ids may speak: they may lead before we have
-    /// learnt that they were added (Raft thesis, section 4.1).
+    /// Whether an id belongs to a removed member. Unknown ids are accepted: a leader may have been added by a change that
+    /// this node has not applied yet (Raft thesis, section 4.1).
     pub is_removed: &'a dyn Fn(u64) -> bool,
 }
 
@@ -72,13 +72,13 @@ impl std::fmt::Debug for View<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// It is for somebody else: the sender has a wrong address for one of us.
+    /// It is meant for another member: the sender has a wrong address.
     #[error("a message for member {to:x}")]
     WrongReceiver {
         /// For whom.
         to: u64,
     },
-    /// Its sender is not who the connection belongs to.
+    /// Its sender is not the member at the other end of the connection.
     #[error("a message from member {from:x} on the connection of member {peer:x}")]
     WrongSender {
         /// Who it claims to be from.
@@ -86,7 +86,7 @@ pub enum Refused {
         /// Whose connection it came by.
         peer: u64,
     },
-    /// Its sender was removed from the cluster: tell it so.
+    /// Its sender was removed from the cluster, and should be told so.
     #[error("member {from:x} was removed")]
     Removed {
         /// The sender.
@@ -95,7 +95,7 @@ pub enum Refused {
     /// This type of message is local to a node.
     #[error("a message of a type that does not travel")]
     NotForTheWire,
-    /// A number beyond anything that could have been reached.
+    /// A number larger than any that can have been reached.
     #[error("{what} {value} is out of range")]
     OutOfRange {
         /// Which number.
@@ -103,21 +103,21 @@ pub enum Refused {
         /// Its value.
         value: u64,
     },
-    /// It contradicts itself, or what its type needs is missing.
+    /// It contradicts itself, or lacks what a message of its type needs.
     #[error("malformed: {0}")]
     Malformed(&'static str),
-    /// The leader counts on entries that are not in our log: acknowledged entries, or votes, were lost here.
+    /// The leader relies on entries that this log does not have: acknowledged entries, and maybe votes, were lost here.
     ///
-    /// This node must neither vote nor append any more, for it may be counted on for what it has forgotten; it should
-    /// be removed and added again as a new member. Agreeing to a lower commit would not help: the leader would still
-    /// count the lost entries as held here.
+    /// This node must not vote or append any more, because others rely on what it has forgotten. Remove it, and add it
+    /// again as a new member. To accept the lower index would not help: the leader would still count the lost entries
+    /// as replicated here.
     #[error(
         "the leader committed {commit} with our help, our log ends at {last}: acknowledged entries were lost"
     )]
     LogLost {
-        /// What the leader knows us to hold.
+        /// The index up to which the leader believes the log to be held here.
         commit: u64,
-        /// What we hold.
+        /// The last index of this log.
         last: u64,
     },
     /// Two leaders in one term: one of the two was restored from an old copy of its data.
@@ -130,19 +130,19 @@ pub enum Refused {
         /// The term.
         term: u64,
     },
-    /// It needs the leader, which we are not or the sender is not. Happens in honest groups, around an election.
+    /// It has to come from, or go to, the leader, and does not. Happens in healthy clusters around an election.
     #[error("not from or for the leader, which is {leader:x}")]
     NotLeader {
         /// Who leads as far as we know; 0 if nobody.
         leader: u64,
     },
-    /// It cannot be answered in the middle of something else. Happens in honest groups; it will be repeated.
+    /// It cannot be handled in the present state. Happens in healthy clusters; it will be repeated.
     #[error("not now: {0}")]
     NotNow(&'static str),
 }
 
 impl Refused {
-    /// Whether an honest and healthy peer would never have sent it.
+    /// Whether a correct and healthy peer would never have sent it.
     #[must_use]
     pub const fn is_fault(&self) -> bool {
         !matches!(
@@ -152,10 +152,10 @@ impl Refused {
     }
 }
 
-/// Judges a message that came by the connection of `peer`. What passes can be stepped without a panic.
+/// Checks a message that came over the connection of `peer`. One that passes can be stepped without a panic.
 ///
 /// # Errors
-/// Why it must not be stepped; [`Refused::is_fault`] tells the hostile from the untimely.
+/// Why it must not be stepped; [`Refused::is_fault`] tells faulty messages from untimely ones.
 pub fn validate(peer: u64, message: &Message, view: &View<'_>) -> Result<(), Refused> {
     let kind = message.get_msg_type();
     if route(kind).is_none() {
@@ -194,20 +194,20 @@ fn check_numbers(message: &Message, view: &View<'_>) -> Result<(), Refused> {
     below("reject hint", message.reject_hint, MAX_NUMBER)?;
     below("snapshot request", message.request_snapshot, MAX_NUMBER)?;
     below("entries", message.get_entries().len() as u64, MAX_ENTRIES as u64 + 1)?;
-    // Nothing is older than the message that tells of it.
+    // Nothing in a message can have a later term than the message itself.
     if message.term != 0 {
         below("log term", message.log_term, message.term + 1)?;
         below("commit term", message.commit_term, message.term + 1)?;
     }
     below("context", message.context.len() as u64, MAX_CONTEXT as u64 + 1)?;
-    // Only a read has no term of its own: a term of 0 marks local messages, which are obeyed.
+    // Only reads come without a term. raft-rs takes other messages of term 0 for local ones, and obeys them.
     if (message.term == 0) != (message.get_msg_type() == MessageType::MsgReadIndex) {
         return Err(Refused::OutOfRange { what: "term", value: message.term });
     }
     Ok(())
 }
 
-/// What holds for a message of its type whatever our state.
+/// Checks that do not depend on this node's state.
 fn check_shape(message: &Message) -> Result<(), Refused> {
     let kind = message.get_msg_type();
     let entries = message.get_entries();
@@ -237,7 +237,7 @@ fn is_read_context(entry: &Entry) -> bool {
 }
 
 fn check_entries(message: &Message) -> Result<(), Refused> {
-    // raft-rs takes every index beyond its log to be of term 0, and so to match.
+    // raft-rs takes the term of an index beyond its log for 0, which would match.
     if (message.log_term == 0) != (message.index == 0) {
         return Err(Refused::Malformed("only the beginning of the log is of term 0"));
     }
@@ -273,7 +273,7 @@ fn check_snapshot(message: &Message) -> Result<(), Refused> {
     check_conf_state(metadata.get_conf_state()).map_err(Refused::Malformed)
 }
 
-/// What depends on our state; the message is of our term or a later one, or a read.
+/// Checks against this node's state, for messages of its term or a later one, and for reads.
 fn check_timing(message: &Message, view: &View<'_>) -> Result<(), Refused> {
     let same_term = message.term == view.term;
     let from_leader = same_term && message.from == view.leader;
@@ -307,7 +307,7 @@ fn check_timing(message: &Message, view: &View<'_>) -> Result<(), Refused> {
         MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse
             if view.persisted < view.last_index =>
         {
-            // Our request leaves only when the log is durable, so nobody can have answered it yet.
+            // A request for votes leaves only when the log is durable, so nobody can have answered it yet.
             Err(Refused::NotNow("a vote before it was asked for"))
         }
         MessageType::MsgTimeoutNow if !from_leader || view.role != StateRole::Follower => {

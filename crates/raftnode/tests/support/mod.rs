@@ -262,6 +262,21 @@ impl TestCluster {
         node.handle.take().expect("it runs").shutdown()
     }
 
+    /// Stops a follower while the others propose so many lines and compact their logs beyond what it has, for which the
+    /// configuration has to ask for a snapshot every 20 entries. Returns the follower and the leader.
+    pub(crate) fn leave_behind(&mut self, lines: usize) -> (u64, u64) {
+        let away = self.follower();
+        self.stop(away);
+        let leader = self.leader();
+        for n in 0..lines {
+            self.handle(leader).propose(format!("{n}")).wait().expect("applied");
+        }
+        wait_for("the log to be compacted", || {
+            (self.handle(leader).status().first_index > 20).then_some(())
+        });
+        (away, leader)
+    }
+
     /// Starts a new member that the cluster has added already.
     pub(crate) fn join(&mut self, member: &Member) {
         let cluster = wait_for("a member that knows of the joiner", || {

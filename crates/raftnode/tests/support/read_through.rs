@@ -1,4 +1,5 @@
-//! A log in memory that a test looks into as it is read.
+//! A log in memory of which a test controls the reads and syncs.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use oarlock_raftnode::{LogBatch, LogError, LogReader, LogState, LogStore, MemSto
 pub(crate) type Read =
     dyn Fn(&dyn LogReader, (u64, u64, u64)) -> Result<Vec<Entry>, LogError> + Send + Sync;
 
-/// A [`MemStore`] whose entries are read through a function of the test's.
+/// A [`MemStore`] whose entries are read through a function of the test's, and which calls another before each sync.
 #[derive(Clone)]
 pub(crate) struct ReadThrough<S = MemStore> {
     store: S,
     read: Arc<Read>,
+    before_sync: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl ReadThrough {
@@ -24,7 +26,12 @@ impl ReadThrough {
         + Sync
         + 'static,
     ) -> Self {
-        Self { store, read: Arc::new(read) }
+        Self { store, read: Arc::new(read), before_sync: Arc::new(|| {}) }
+    }
+
+    /// What to do before the log is synced or closed: to wait, for example.
+    pub(crate) fn before_sync(self, before: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { before_sync: Arc::new(before), ..self }
     }
 }
 
@@ -34,7 +41,8 @@ impl LogStore for ReadThrough {
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(ReadThrough { store: self.store.reader(), read: Arc::clone(&self.read) })
+        let Self { store, read, before_sync } = self.clone();
+        Arc::new(ReadThrough { store: store.reader(), read, before_sync })
     }
 
     fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
@@ -46,6 +54,7 @@ impl LogStore for ReadThrough {
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
+        (self.before_sync)();
         self.store.sync()
     }
 
@@ -58,6 +67,7 @@ impl LogStore for ReadThrough {
     }
 
     fn close(self: Box<Self>) -> Result<(), LogError> {
+        (self.before_sync)();
         Box::new(self.store).close()
     }
 }

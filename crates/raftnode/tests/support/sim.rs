@@ -450,6 +450,17 @@ impl Sim {
         self.poll(to);
     }
 
+    /// Delivers what is on the network, and has everybody write and sync, but nobody apply.
+    pub(crate) fn deliver_and_write(&mut self) {
+        for (from, to, packet) in std::mem::take(&mut self.net) {
+            self.deliver(from, to, packet);
+        }
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            while self.write(id) {}
+            self.sync(id);
+        }
+    }
+
     /// Delivers a snapshot without a report to its sender; whether it was accepted.
     pub(crate) fn deliver_snapshot(&mut self, from: u64, to: u64, message: Message) -> bool {
         let metadata = message.get_snapshot().get_metadata();

@@ -101,8 +101,8 @@ impl Core {
         let Some((leader, forward)) = self.proposals.forwarded.remove(&id) else { return };
         match *reply {
             ForwardReply::Refused { reason: ForwardRefusal::NotLeader { .. }, .. } => {
-                // It was not appended, so it may go to the next leader. If a duplicate frame was answered differently, the
-                // window of applied ids still lets it take effect only once (O22).
+                // It was not appended, so it may go to the next leader. If a duplicate frame was answered differently,
+                // the window of applied ids still lets it take effect only once (O22).
                 self.proposals.deposed = (leader, forward.term);
                 self.proposals.queue_again(vec![forward]);
             }

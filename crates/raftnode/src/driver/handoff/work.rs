@@ -1,4 +1,5 @@
-//! From the entries and snapshots handed over to the steps of an apply loop: in order, each once, without a gap (O22, O23).
+//! From the entries and snapshots handed over to the steps of an apply loop: in order, each once, without a gap (O22,
+//! O23).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -128,8 +129,8 @@ impl<R: Send + 'static> ApplyQueue<R> {
         }
     }
 
-    /// Has the node thread apply a change of the members. It answers at once, unless it has ended: it never waits for this
-    /// thread.
+    /// Has the node thread apply a change of the members. It answers at once, unless it has ended: it never waits for
+    /// this thread.
     fn members(
         &mut self,
         question: impl FnOnce(SyncSender<MembersApplied>) -> Control,

@@ -89,8 +89,8 @@ impl Node {
         Ok(())
     }
 
-    /// Compacts the log behind a snapshot, but keeps entries for followers to catch up with, and everything after the oldest
-    /// snapshot that is being sent (O26).
+    /// Compacts the log behind a snapshot, but keeps entries for followers to catch up with, and everything after the
+    /// oldest snapshot that is being sent (O26).
     fn compact(&mut self, snapshot: u64) -> Result<(), NodeError> {
         let index = self.core.superseded(self.out.sending.oldest());
         let (first, _) = self.core.log_bounds();

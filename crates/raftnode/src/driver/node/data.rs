@@ -121,11 +121,12 @@ impl Node {
         }
     }
 
-    /// A peer refused a connection. If a current member of the cluster says that this one was removed, the node ends (O19).
+    /// A peer refused a connection. If a current member of the cluster says that this one was removed, the node ends
+    /// (O19).
     ///
-    /// A leader does not believe it: had it been removed while it led, it would have applied that itself, and had it been cut
-    /// off, check-quorum would have made it a follower. Without check-quorum it would lead in vain for ever, so then it
-    /// believes it too.
+    /// A leader does not believe it: had it been removed while it led, it would have applied that itself, and had it
+    /// been cut off, check-quorum would have made it a follower. Without check-quorum it would lead in vain for ever,
+    /// so then it believes it too.
     fn on_refusal(&mut self, peer: u64, refusal: &Refusal) {
         if matches!(refusal, Refusal::Removed)
             && (self.core.vitals().role != Role::Leader || !self.shared.config.check_quorum)

@@ -106,13 +106,13 @@ impl LogView {
         self.more = more;
     }
 
-    /// An answer for `[low, high)` to raft-rs when it counts conf changes, which looks at nothing but the kinds of entries
-    /// and asks only whether there are any changes. It is made up from the list of changes, and reads nothing.
+    /// An answer for `[low, high)` to raft-rs when it counts conf changes, which looks at nothing but the kinds of
+    /// entries and asks only whether there are any changes. It is made up from the list of changes, and reads nothing.
     ///
-    /// The changes alone are enough, if there are any. If there are none, an empty answer is, unless raft-rs has unstable
-    /// entries beyond `high`: those it looks at only after an answer of full length (`RaftLog::slice` takes a shorter one
-    /// for all there is). Then normal entries without data fill the answer; and where those would be too many, one made-up
-    /// change lets the election wait until raft-rs has handed its entries out.
+    /// The changes alone are enough, if there are any. If there are none, an empty answer is, unless raft-rs has
+    /// unstable entries beyond `high`: those it looks at only after an answer of full length (`RaftLog::slice` takes a
+    /// shorter one for all there is). Then normal entries without data fill the answer; and where those would be too
+    /// many, one made-up change lets the election wait until raft-rs has handed its entries out.
     fn changes_alone(&self, low: u64, high: u64) -> Result<Vec<Entry>, LogError> {
         self.check_inside(low, high - 1)?;
         let bare = |kind| move |index| convert::entry(index, 0, kind, Bytes::new());
