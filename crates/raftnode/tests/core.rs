@@ -4,7 +4,7 @@ use oarlock_raftnode::core::{MembersApplied, StepError};
 use oarlock_raftnode::membership::record::ConfChangeTransition;
 use oarlock_raftnode::membership::{Change, ChangeEntry, ChangeError};
 use oarlock_raftnode::raft::eraftpb::MessageType;
-use oarlock_raftnode::wire::{Forward, ForwardReply, Refused};
+use oarlock_raftnode::wire::{Forward, ForwardRefusal, ForwardReply, Refused};
 use oarlock_raftnode::{ChangeMembersError, ProposeError, Role};
 
 mod support;
@@ -185,8 +185,8 @@ fn a_refusal_after_an_acceptance_is_not_believed() {
     let mut sim = elected(3);
     let id = sim.propose(2, "a");
     sim.settle();
-    let reason = oarlock_raftnode::wire::ForwardRefusal::Busy;
-    sim.core(2).handle_forward_reply(1, &ForwardReply::Refused { id, reason });
+    let (term, reason) = (sim.node(2).core.vitals().term, ForwardRefusal::Busy);
+    sim.core(2).handle_forward_reply(1, &ForwardReply::Refused { id, term, reason });
     sim.settle();
     assert!(sim.node(2).refused.is_empty());
 }

@@ -135,7 +135,7 @@ impl Core {
             }
             Err(error) => self.disagree(mark.index, &error),
         }
-        self.places_lost(mark.index);
+        self.places_lost(mark, head.window);
     }
 
     /// `order` is the epoch of the rescue that wrote the change into the log, if one did.

@@ -14,9 +14,9 @@ use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use super::{Core, Event};
 use crate::convert;
 use crate::planted::planted;
-use crate::proposal::Payload;
+use crate::proposal::{Payload, Verdict, Window};
 use crate::wire::{Forward, ForwardKind, ForwardRefusal, ForwardReply};
-use crate::{Busy, ProposeError, Unknown};
+use crate::{Busy, ProposeError, SnapshotMark, Unknown};
 
 mod forwards;
 mod places;
@@ -42,6 +42,8 @@ pub(super) struct Proposals {
     deposed: (u64, u64),
     /// This node's own proposals that were appended, here or by the leader, until their indexes are committed.
     places: Places,
+    /// The term of the last entry that is known to be committed.
+    committed_term: u64,
     /// Proposals that were forwarded to this node: for which term, and the answer, unless they still wait.
     seen: BTreeMap<ProposalId, (u64, Option<ForwardReply>)>,
     seen_order: VecDeque<ProposalId>,
@@ -64,6 +66,7 @@ impl Proposals {
             forwarded: BTreeMap::new(),
             deposed: (0, 0),
             places: Places::default(),
+            committed_term: 0,
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
         }
@@ -335,10 +338,10 @@ impl Core {
         if *from == 0 {
             return self.events.push_back(Event::Refused { id, error });
         }
-        let reason = reason_of(&error);
-        let reply = ForwardReply::Refused { id, reason };
+        let (term, reason) = (forward.term, reason_of(&error));
+        let reply = ForwardReply::Refused { id, term, reason };
         if !matches!(reason, ForwardRefusal::NotLeader { .. }) {
-            self.proposals.remember(id, forward.term, Some(reply.clone()));
+            self.proposals.remember(id, term, Some(reply.clone()));
         }
         self.events.push_back(Event::ForwardReply { to: *from, reply });
     }
@@ -347,6 +350,8 @@ impl Core {
     /// forwarded; those that another leader's entries have replaced are proposed again.
     pub(super) fn resolve_places(&mut self, committed: &[Entry]) {
         let p = &mut self.proposals;
+        let Some(last) = committed.last() else { return };
+        let later = last.term > std::mem::replace(&mut p.committed_term, last.term);
         if p.places.is_empty() && p.forwarded.is_empty() {
             return;
         }
@@ -357,7 +362,7 @@ impl Core {
             {
                 p.forwarded.remove(&id); // its acceptance was lost; its result is on its way
             }
-            if let Some(Place { term, forward, .. }) = p.places.remove(entry.index) {
+            while let Some(Place { term, forward, .. }) = p.places.remove(entry.index) {
                 if entry.term != term {
                     again.push(forward); // another leader's entry stands where it stood
                 } else if forward.kind != ForwardKind::Normal
@@ -369,27 +374,53 @@ impl Core {
                 }
             }
         }
-        if let Some(last) = committed.last() {
-            p.forwarded.retain(|_, (_, forward)| {
-                let alive = forward.term >= last.term;
-                if !alive {
-                    again.push(forward.clone()); // its leader's term is over, and the log does not hold it
-                }
-                alive
-            });
+        if later && !planted("a-tail-gives-way-one-by-one") {
+            // No entry of an earlier term can follow one of this term.
+            again.extend(p.places.remove_before_term(last.term).map(|place| place.forward));
         }
+        p.forwarded.retain(|_, (_, forward)| {
+            let alive = forward.term >= last.term;
+            if !alive {
+                again.push(forward.clone()); // its leader's term is over, and the log does not hold it
+            }
+            alive
+        });
         again.sort_unstable_by_key(|forward| forward.id);
         p.queue_again(again);
     }
 
-    /// A snapshot replaced the log up to `index`, so the results of proposals in it are unknown. Forwarded proposals
-    /// without an answer may be in it too: they are not forwarded again, and end with their entry or at their deadline.
-    pub(super) fn places_lost(&mut self, index: u64) {
-        for place in self.proposals.places.remove_through(index) {
-            let error = ProposeError::OutcomeUnknown(Unknown::Snapshot);
-            self.events.push_back(Event::Refused { id: place.forward.id, error });
+    /// A snapshot replaced the log up to `mark`, so the results of proposals in it are unknown. Its window tells which
+    /// proposals those are; conf changes are not in the window, so any of them may be.
+    pub(super) fn places_lost(&mut self, mark: &SnapshotMark, mut window: Window) {
+        let p = &mut self.proposals;
+        p.committed_term = p.committed_term.max(mark.term);
+        let in_snapshot: Vec<Forward> =
+            p.places.remove_through(mark.index).map(|place| place.forward).collect();
+        // No entry of an earlier term can follow the snapshot.
+        let mut again: Vec<Forward> =
+            p.places.remove_before_term(mark.term).map(|place| place.forward).collect();
+        let mut may_be_in_it = |forward: &Forward| {
+            forward.kind != ForwardKind::Normal
+                || window.accept(forward.id) != Verdict::First
+                || planted("snapshot-ends-what-was-forwarded")
+        };
+        let (mut unknown, lost): (Vec<Forward>, Vec<Forward>) =
+            in_snapshot.into_iter().partition(&mut may_be_in_it);
+        again.extend(lost);
+        for (id, (leader, forward)) in std::mem::take(&mut p.forwarded) {
+            if may_be_in_it(&forward) {
+                unknown.push(forward);
+            } else if forward.term < mark.term {
+                again.push(forward);
+            } else {
+                p.forwarded.insert(id, (leader, forward));
+            }
         }
-        self.proposals.forwarded.clear();
+        again.sort_unstable_by_key(|forward| forward.id);
+        p.queue_again(again);
+        let error = ProposeError::OutcomeUnknown(Unknown::Snapshot);
+        let refused = |forward: Forward| Event::Refused { id: forward.id, error: error.clone() };
+        self.events.extend(unknown.into_iter().map(refused));
     }
 }
 

@@ -220,6 +220,9 @@ impl Core {
         }
         self.raw.mut_store().set_snapshot(mark.clone(), head_bytes);
         self.adopt_snapshot(&mark, head);
+        if !planted("restored-and-not-answered") {
+            self.answer_changes();
+        }
         self.replay_ticks();
     }
 }

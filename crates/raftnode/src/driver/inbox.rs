@@ -15,7 +15,7 @@ use crate::planted::planted;
 
 /// Messages from peers that may wait. Those beyond it are dropped, as a network would.
 const MAX_MESSAGES: usize = 4096;
-/// Bytes of messages from peers that may wait: as much as a transport's lane holds.
+/// Bytes of messages from peers that may wait: as much as a transport's lane holds. One alone may be larger.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// Arrivals closer together than this belong to one burst.
 const SOON: Duration = Duration::from_micros(3);
@@ -105,7 +105,10 @@ impl Inbox {
             queues.requests += 1;
         } else {
             let bytes = data.bytes();
-            if queues.messages >= MAX_MESSAGES || queues.message_bytes + bytes > MAX_MESSAGE_BYTES {
+            // However large one is, it is taken when no other waits: it comes again and again until it is.
+            let large = queues.message_bytes + bytes > MAX_MESSAGE_BYTES
+                && (queues.messages > 0 || planted("too-large-for-an-empty-inbox"));
+            if queues.messages >= MAX_MESSAGES || large {
                 return Err(NotTaken::Full);
             }
             queues.messages += 1;
@@ -253,6 +256,17 @@ mod tests {
         assert_eq!(inbox.data(message(MAX_MESSAGE_BYTES / 2)), Ok(()));
         assert_eq!(inbox.data(message(MAX_MESSAGE_BYTES / 2)), Err(NotTaken::Full));
         assert_eq!(inbox.data(message(1)), Ok(()), "a small one fits");
+    }
+
+    /// An entry may be larger than all that may wait: nobody could go on if it were never taken.
+    #[test]
+    fn a_message_of_any_size_is_taken_when_no_other_waits() {
+        let inbox = Inbox::new(2);
+        assert_eq!(inbox.data(message(MAX_MESSAGE_BYTES + 1)), Ok(()), "not even alone");
+        assert_eq!(inbox.data(message(1)), Err(NotTaken::Full));
+        assert_eq!(empty(&inbox), (0, 1));
+        assert_eq!(inbox.data(message(1)), Ok(()));
+        assert_eq!(inbox.data(message(MAX_MESSAGE_BYTES + 1)), Err(NotTaken::Full));
     }
 
     #[test]

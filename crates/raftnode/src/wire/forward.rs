@@ -45,13 +45,15 @@ pub enum ForwardReply {
         id: ProposalId,
         /// Where.
         index: u64,
-        /// In which term.
+        /// In which term: the one for which it was forwarded.
         term: u64,
     },
     /// Not appended.
     Refused {
         /// Whose.
         id: ProposalId,
+        /// The term for which it was forwarded: for another one it may be forwarded again, and appended.
+        term: u64,
         /// Why.
         reason: ForwardRefusal,
     },
@@ -174,10 +176,18 @@ impl ForwardReply {
         }
     }
 
+    /// The term for which that was forwarded.
+    #[must_use]
+    pub const fn term(&self) -> u64 {
+        match self {
+            Self::Accepted { term, .. } | Self::Refused { term, .. } => *term,
+        }
+    }
+
     pub(super) fn head(&self) -> ReplyHead {
-        let empty = ReplyHead { id: Id::of(self.id()), ..ReplyHead::default() };
+        let head = ReplyHead { id: Id::of(self.id()), term: self.term(), ..ReplyHead::default() };
         match *self {
-            Self::Accepted { index, term, .. } => ReplyHead { index, term, ..empty },
+            Self::Accepted { index, .. } => ReplyHead { index, ..head },
             Self::Refused { reason, .. } => {
                 let (refusal, leader) = match reason {
                     ForwardRefusal::NotLeader { leader } => (1, leader),
@@ -189,7 +199,7 @@ impl ForwardReply {
                     ForwardRefusal::Stopping => (7, 0),
                     ForwardRefusal::NotMember => (8, 0),
                 };
-                ReplyHead { refusal, leader, ..empty }
+                ReplyHead { refusal, leader, ..head }
             }
         }
     }
@@ -214,6 +224,6 @@ impl ForwardReply {
                 return Err(WireError::Unknown { what: "reason of a refusal", number });
             }
         };
-        Ok(Self::Refused { id, reason })
+        Ok(Self::Refused { id, term: head.term, reason })
     }
 }

@@ -135,7 +135,7 @@ proptest! {
             ForwardRefusal::Invalid,
             ForwardRefusal::Stopping,
             ForwardRefusal::NotMember,
-        ].map(|reason| ForwardReply::Refused { id, reason }));
+        ].map(|reason| ForwardReply::Refused { id, term, reason }));
         for reply in replies {
             let Envelope { head, payloads, .. } = encode_forward_reply(7, &reply).expect("small");
             prop_assert_eq!(reply.id(), id);

@@ -59,8 +59,8 @@ impl Core {
     fn forward_refusal(&self, queued: &Queued) -> Result<(), ProposeError> {
         let Queued { from, forward } = queued;
         let invalid = || ProposeError::NotMember;
+        self.is_for_this_term(queued)?; // first: what else is refused is remembered for its term
         self.may_append()?;
-        self.is_for_this_term(queued)?;
         if forward.id.origin != *from || self.cluster.member(*from).is_none() {
             return Err(ProposeError::NotMember);
         }
@@ -95,8 +95,12 @@ impl Core {
     /// The leader's answer to a forwarded proposal.
     pub fn handle_forward_reply(&mut self, from: u64, reply: &ForwardReply) {
         let id = reply.id();
-        if self.proposals.forwarded.get(&id).is_none_or(|(leader, _)| *leader != from) {
-            return; // answered before, or never asked
+        let answers = |(leader, forward): &(u64, Forward)| {
+            let in_term = reply.term() == forward.term || planted("answer-of-an-earlier-term");
+            *leader == from && in_term
+        };
+        if !self.proposals.forwarded.get(&id).is_some_and(answers) {
+            return; // answered before, never asked, or forwarded again in a later term
         }
         let Some((leader, forward)) = self.proposals.forwarded.remove(&id) else { return };
         match *reply {

@@ -1,9 +1,11 @@
 //! Where in the log this node's own proposals stand.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 
 use oarlock_membership::ProposalId;
 
+use crate::planted::planted;
 use crate::wire::Forward;
 
 /// A proposal that was appended, here or by the leader, and is not committed yet.
@@ -15,7 +17,8 @@ pub(super) struct Place {
     pub(super) forward: Forward,
 }
 
-/// By index, each once. They come at the end and leave at the front, nearly always.
+/// By index. They come at the end and leave at the front, nearly always. Several may stand at one: in the log of a leader
+/// that was deposed, and in that of the next; which of them is there shows when something is committed there.
 ///
 /// Forgetting one only marks it, for deadlines pass by the hundred thousand at once, after a partition, and to look for each
 /// would take too long. What is marked is swept out together, when it has come to half of all.
@@ -33,27 +36,43 @@ impl Places {
         self.places.is_empty()
     }
 
-    /// Puts a proposal where it stands, in place of what was thought to stand there.
+    /// Puts a proposal where it stands.
     pub(super) fn insert(&mut self, index: u64, term: u64, forward: Forward) {
+        if planted("one-proposal-a-place") {
+            self.places.retain(|place| place.index != index);
+        }
         let place = Place { index, term, forward };
-        if self.places.back().is_none_or(|last| last.index < index) {
+        if self.places.back().is_none_or(|last| last.index <= index) {
             return self.places.push_back(place);
         }
-        match self.places.binary_search_by_key(&index, |place| place.index) {
-            Ok(at) => self.places[at] = place,
-            Err(at) => self.places.insert(at, place),
+        let at = self.places.partition_point(|place| place.index <= index);
+        self.places.insert(at, place);
+    }
+
+    /// Takes one of those that stand there.
+    pub(super) fn remove(&mut self, index: u64) -> Option<Place> {
+        loop {
+            let place = match self.places.front()?.index.cmp(&index) {
+                Ordering::Greater => return None,
+                Ordering::Equal => self.places.pop_front()?,
+                Ordering::Less => {
+                    let at = self.places.binary_search_by_key(&index, |place| place.index).ok()?;
+                    self.places.remove(at)?
+                }
+            };
+            if !is_forgotten(&mut self.forgotten, &place) {
+                return Some(place);
+            }
         }
     }
 
-    /// Takes what stands there.
-    pub(super) fn remove(&mut self, index: u64) -> Option<Place> {
-        let place = if self.places.front()?.index == index {
-            self.places.pop_front()
-        } else {
-            let at = self.places.binary_search_by_key(&index, |place| place.index).ok()?;
-            self.places.remove(at)
-        };
-        place.filter(|place| !is_forgotten(&mut self.forgotten, place))
+    /// Takes all that were appended in a term before `term`.
+    pub(super) fn remove_before_term(&mut self, term: u64) -> impl Iterator<Item = Place> {
+        let places = std::mem::take(&mut self.places).into_iter();
+        let (over, places): (VecDeque<Place>, _) = places.partition(|place| place.term < term);
+        self.places = places;
+        let forgotten = &mut self.forgotten;
+        over.into_iter().filter(|place| !is_forgotten(forgotten, place))
     }
 
     /// Forgets a proposal, wherever it stands, if it does.
@@ -100,10 +119,13 @@ mod tests {
     fn places_are_found_in_whatever_order_they_came() {
         let mut places = Places::default();
         for (index, sequence) in [(5, 1), (9, 2), (7, 3), (6, 4), (9, 5)] {
-            places.insert(index, 1, forward(sequence));
+            places.insert(index, sequence, forward(sequence));
         }
-        assert_eq!(sequences(places.remove(9)), [5], "the later word counts");
+        let mut nine = sequences([places.remove(9), places.remove(9)].into_iter().flatten());
+        nine.sort_unstable();
+        assert_eq!(nine, [2, 5], "both were thought to stand there");
         assert!(places.remove(8).is_none());
+        assert!(places.remove(9).is_none());
         places.forget(forward(4).id);
         assert_eq!(sequences(places.remove_through(6)), [1]);
         assert_eq!(sequences(places.remove(7)), [3]);
