@@ -1,15 +1,16 @@
-//! `cargo xtask bench wal | raftnode`: ours, its peers and the physical limit in one run. The harness is a workspace of
+//! `cargo xtask bench wal | raftnode | transport`: ours, its peers and the physical limit in one run. The harness is a workspace of
 //! its own in `tests/bench`, with its own lock file and target directory, so that no peer is built by anything else; and
-//! the bench of the node builds none.
+//! the benches of the node and of the transport build none.
 
 use crate::sh;
 
-const USAGE: &str = "usage: cargo xtask bench wal|raftnode [--only A,B] [--quick] [--list] ...   (--help says more)";
+const USAGE: &str = "usage: cargo xtask bench wal|raftnode|transport [--only A,B] [--quick] [--list] ...   (--help says more)";
 
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let package = match args.first().map(String::as_str) {
         Some("wal") => "oarlock-bench",
         Some("raftnode") => "oarlock-bench-raftnode",
+        Some("transport") => "oarlock-bench-transport",
         _ => return Err(USAGE.to_owned()),
     };
     let bench = sh::root().join("tests/bench");

@@ -36,7 +36,7 @@ usage: cargo xtask <task>
                      bugs planted on purpose: each must be caught by its named test
   fuzz [target ...] [--seconds N]
                      libFuzzer on the log, its frames and snapshot files
-  bench wal|raftnode [options]
+  bench wal|raftnode|transport [options]
                      the log beside its peers, or the node beside raft-rs and a plain loop, and the physical limit;
                      builds them first
                      --only A,B   --quick   --list   --dir DIR   --out DIR   --seconds N
