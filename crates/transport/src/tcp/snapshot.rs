@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,9 +49,8 @@ pub(super) fn send(
         // Also while our own disk is slow to give the content, the receiver shall know that we are there.
         let (stream, key) = (Arc::clone(&link.stream), Mutex::new(link.key.clone()));
         let mut courier = Courier { shared, link: &mut link, key: &key, heard: Instant::now() };
-        with_signs_of_life(&stream, &key, Kind::Ping, shared.options.keepalive(), || {
-            courier.deliver(envelope, content)
-        })
+        let signs = Signs { kind: Kind::Ping, ..Signs::of_life(shared) };
+        signs.during(&stream, &key, || courier.deliver(envelope, content))
     };
     match result {
         Err(_) if peer.is_removed() => Err(SnapshotSendError::PeerRemoved),
@@ -102,9 +101,6 @@ impl Courier<'_> {
                 return Err(SnapshotSendError::WrongLength { declared, read });
             }
             read += have as u64;
-            if let Some(verdict) = self.hear()? {
-                return verdict;
-            }
             if let Some(verdict) = self.write(Kind::SnapshotChunk, b"", &[&chunk[..have]])? {
                 return verdict;
             }
@@ -141,7 +137,8 @@ impl Courier<'_> {
     }
 
     /// What the receiver has said by now: it may refuse before the end, or already have what we send. An error if it
-    /// has said nothing for too long.
+    /// has said nothing for too long. With the key locked: a poll makes the socket non-blocking for a moment, in which
+    /// nobody else may write to it.
     fn hear(&mut self) -> Result<Option<Verdict>, SnapshotSendError> {
         loop {
             match self.link.back.poll(&self.link.stream) {
@@ -174,7 +171,7 @@ impl Courier<'_> {
         }
     }
 
-    /// Writes a frame; gives the verdict if one comes before all of it is written. A disk may keep the receiver from
+    /// Writes a frame; gives the verdict instead if there is one before all of it is written. A disk may keep the receiver from
     /// reading for longer than a lane would put up with, as long as it says that it is there.
     fn write(
         &mut self,
@@ -184,6 +181,9 @@ impl Courier<'_> {
     ) -> Result<Option<Verdict>, SnapshotSendError> {
         let mut header = Vec::new();
         let mut key = self.key.lock();
+        if let Some(verdict) = self.hear()? {
+            return Ok(Some(verdict));
+        }
         if !seal(&mut key, kind, head, payloads, &mut header) {
             return Err(SnapshotSendError::HeadTooLarge { len: head.len(), limit: MAX_HEAD });
         }
@@ -245,7 +245,6 @@ pub(super) fn receive(shared: &Shared, handler: &Arc<dyn Handler>, mut guest: Gu
         return guest.refuse(&Refusal::Busy);
     }
     let stream = Arc::clone(&guest.stream);
-    let every = shared.options.keepalive() / 2;
     let key = Mutex::new(guest.reader.get_mut().voice().key.clone());
     let mut content = Content {
         guest: &mut guest,
@@ -255,9 +254,8 @@ pub(super) fn receive(shared: &Shared, handler: &Arc<dyn Handler>, mut guest: Gu
         left: len,
         state: State::Arriving,
     };
-    let result = with_signs_of_life(&stream, &key, Kind::Alive, every, || {
-        handler.receive_snapshot(id, head, len, &mut content)
-    });
+    let result = Signs::of_life(shared)
+        .during(&stream, &key, || handler.receive_snapshot(id, head, len, &mut content));
     let state = std::mem::replace(&mut content.state, State::Ended);
     guest.reader.get_mut().voice().key = key.into_inner();
     shared.counters.peer(id, |stats| match result {
@@ -279,37 +277,58 @@ pub(super) fn receive(shared: &Shared, handler: &Arc<dyn Handler>, mut guest: Gu
     }
 }
 
-/// Says now and then, from a thread of its own, that we are there, while `work` waits for the network or a disk: the
-/// other side cannot tell a slow disk from a dead machine otherwise.
-fn with_signs_of_life<T>(
-    stream: &TcpStream,
-    key: &Mutex<Key>,
+/// What one side says now and then, from a thread of its own, while it waits for the network or a disk: the other side
+/// cannot tell a slow disk from a dead machine otherwise.
+struct Signs {
     kind: Kind,
     every: Duration,
-    work: impl FnOnce() -> T,
-) -> T {
-    let (working, ended) = sync_channel::<()>(0);
-    thread::scope(|scope| {
-        let say = move || {
-            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout)
-                && !planted("silent-while-it-works")
-            {
-                // A frame that is being written is a sign of life as well.
-                let Some(mut key) = key.try_lock() else { continue };
-                if write_frame(stream, &mut key, kind, b"").is_err() {
-                    let _ = stream.shutdown(Shutdown::Both); // half a frame may be out
-                    return;
-                }
+    /// How long one of them may wait for a receiver that reads nothing.
+    patience: Duration,
+}
+
+impl Signs {
+    /// A receiver's.
+    fn of_life(shared: &Shared) -> Self {
+        let options = &shared.options;
+        let patience = options.write_timeout.max(options.snapshot_timeout / 4);
+        Self { kind: Kind::Alive, every: options.keepalive(), patience }
+    }
+
+    fn during<T>(&self, stream: &TcpStream, key: &Mutex<Key>, work: impl FnOnce() -> T) -> T {
+        let (working, ended) = sync_channel::<()>(0);
+        thread::scope(|scope| {
+            let name = "oarlock-alive".to_owned();
+            let say = move || self.say(stream, key, &ended);
+            if let Err(error) = thread::Builder::new().name(name).spawn_scoped(scope, say) {
+                log::warn!(error:%; "no thread for the signs of life of a snapshot");
             }
-        };
-        let name = "oarlock-alive".to_owned();
-        if let Err(error) = thread::Builder::new().name(name).spawn_scoped(scope, say) {
-            log::warn!(error:%; "no thread for the signs of life of a snapshot");
+            let result = work();
+            drop(working);
+            result
+        })
+    }
+
+    fn say(&self, stream: &TcpStream, key: &Mutex<Key>, ended: &Receiver<()>) {
+        while ended.recv_timeout(self.every) == Err(RecvTimeoutError::Timeout)
+            && !planted("silent-while-it-works")
+        {
+            // A frame that is being written is a sign of life as well.
+            let Some(mut key) = key.try_lock() else { continue };
+            let mut frame = Vec::new();
+            seal::<&[u8]>(&mut key, self.kind, b"", &[], &mut frame);
+            let written = write_patiently(stream, &mut [IoSlice::new(&frame)], |stalled| {
+                let over = ended.try_recv() == Err(TryRecvError::Disconnected);
+                if over || stalled > self.patience {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Ok(())
+            });
+            if written.is_err() {
+                let _ = stream.shutdown(Shutdown::Both); // half a frame may be out
+                return;
+            }
         }
-        let result = work();
-        drop(working);
-        result
-    })
+    }
 }
 
 /// What the first frame says: the head, and how much follows.

@@ -324,7 +324,22 @@ fn a_receiver_that_stores_slowly_is_waited_for() {
     pair.begin_snapshot(len, io::repeat(3).take(len)).get().expect("it was only slow");
 }
 
-/// Who shares a name with a heartbeat, and would delay it if anybody did.
+/// A disk on the other side likewise.
+#[test]
+fn a_sender_that_reads_its_content_slowly_is_waited_for() {
+    struct Slow(usize);
+    impl Read for Slow {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 += 1;
+            std::thread::sleep(if self.0 == 2 { 4 * IDLE } else { Duration::ZERO });
+            Ok(buffer.len().min(1 << 20))
+        }
+    }
+    let pair = Pair::new(&options());
+    pair.begin_snapshot(3 << 20, Slow(0).take(3 << 20)).get().expect("it was only slow");
+}
+
+/// A megabyte a second and connection, and sixteen of them in the way.
 #[test]
 fn heartbeats_pass_a_full_append_lane_over_a_slow_network() {
     let pair = Pair::new(&options());

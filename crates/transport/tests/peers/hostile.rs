@@ -322,8 +322,13 @@ fn admitted_connections_are_bounded_however_many_ids_say_hello() {
     drop((held, again));
     eventually("they are given back", || one.stats().admitted == 0);
     Raw::admitted(address, &from(9));
+}
 
-    // Nor is more than so much remembered of those who came and went.
+/// Nor is more than so much remembered of those who came and went.
+#[test]
+fn few_of_many_ids_that_say_hello_are_remembered() {
+    let (one, _, address) = victim(TcpOptions::new());
+    let from = |id| Greeting { from: id, ..hello(1) };
     for id in 1000..2500 {
         drop(Raw::admitted(address, &from(id)));
     }

@@ -22,7 +22,7 @@ pub(super) const MESSAGES: Work = Work {
             the lane's thread writes what waits together. The floors write 128 B at a time, and 64 of them.",
     run: |setting, report| {
         const LEN: usize = 128;
-        let turn = setting.args.scaled(64 << 10);
+        let turn = setting.args.scaled(16 << 10);
         let noise = Noise::new();
         let head = noise.payload(1, LEN);
         let (mut each, mut together) = (OneWay::new(64 << 10)?, OneWay::new(64 << 10)?);
