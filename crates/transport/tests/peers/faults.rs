@@ -2,6 +2,7 @@
 
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -226,12 +227,20 @@ fn a_receiver_that_reads_no_more_costs_no_more_than_a_queue() {
     pair.gets_through("after it");
 }
 
-/// Gives bytes for ever, slowly.
-struct Endless;
+/// Gives bytes for ever, slowly, and says how often it did.
+#[derive(Clone, Default)]
+struct Endless(Arc<AtomicU64>);
+
+impl Endless {
+    fn is_on_its_way(&self) {
+        eventually("sending some of it", || self.0.load(Ordering::Relaxed) > 64);
+    }
+}
 
 impl Read for Endless {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         std::thread::sleep(Duration::from_millis(1));
+        self.0.fetch_add(1, Ordering::Relaxed);
         Ok(buffer.len().min(64 << 10))
     }
 }
@@ -244,19 +253,16 @@ fn broken_snapshots(pair: &Pair) -> usize {
 #[test]
 fn a_snapshot_torn_or_damaged_on_its_way_is_not_accepted_and_the_next_one_is() {
     let pair = Pair::new(&options());
-    let running = pair.begin_snapshot(u64::MAX, Endless);
-    std::thread::sleep(Duration::from_millis(20));
+    let content = Endless::default();
+    let running = pair.begin_snapshot(u64::MAX, content.clone());
+    content.is_on_its_way();
     pair.proxy.cut();
     let result = running.get();
-    assert!(
-        matches!(
-            result,
-            Err(SnapshotSendError::Lost(_)
-                | SnapshotSendError::Unreachable { .. }
-                | SnapshotSendError::Refused(_))
-        ),
-        "{result:?}"
+    let (lost, refused) = (
+        matches!(result, Err(SnapshotSendError::Lost(_))),
+        matches!(result, Err(SnapshotSendError::Refused(_))), // half a frame arrived, and was answered
     );
+    assert!(lost || refused, "{result:?}");
 
     for after in [0, 100, 1 << 20, 2_500_000] {
         pair.connected();
@@ -280,8 +286,9 @@ fn a_snapshot_torn_or_damaged_on_its_way_is_not_accepted_and_the_next_one_is() {
 #[test]
 fn a_receiver_that_vanishes_under_a_snapshot_is_noticed_soon() {
     let pair = Pair::new(&options());
-    let running = pair.begin_snapshot(u64::MAX, Endless);
-    eventually("it is on its way", || pair.two.stats().admitted == 3);
+    let content = Endless::default();
+    let running = pair.begin_snapshot(u64::MAX, content.clone());
+    content.is_on_its_way();
     pair.proxy.swallow(&[Way::There, Way::Back]);
     let start = Instant::now();
     let result = running.get();
