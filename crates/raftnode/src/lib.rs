@@ -19,7 +19,7 @@ compile_error!(
 
 #[cfg(feature = "wal")]
 pub use oarlock_wal as wal;
-pub use {oarlock_membership as membership, oarlock_transport as transport, raft};
+pub use {oarlock_membership as membership, oarlock_transport as transport, raft, slog};
 
 mod chain;
 mod failpoint;

@@ -12,11 +12,12 @@ use crate::hex::Hex;
 /// raft-rs logs at debug or trace is compiled out of release builds, unless the binary turns on slog's feature
 /// `release_max_level_debug` or `_trace`.
 ///
-/// raft-rs writes member ids in decimal, while `etcdctl` and everything here write them in hexadecimal. So that one
-/// search finds a member in all lines, a number of 16 digits or more is rewritten: ids that are derived from a hash have
-/// as many (all but one in ten thousand), terms and indexes never get there.
+/// raft-rs writes member ids in decimal, while `etcdctl` and everything here write them in hexadecimal. So that one search
+/// finds a member in all lines, numbers of 16 digits or more are rewritten: nearly all ids that are derived from a hash have
+/// that many (all but one in ten thousand), and no term or index ever has.
 ///
 /// ```
+/// use oarlock_raftnode::slog; // the version that raft-rs uses
 /// let logger = oarlock_raftnode::raft_logger(slog::o!("member" => "8e9e05c52164694d"));
 /// slog::info!(logger, "became follower"; "term" => 7); // raft: became follower, term: 7, member: 8e9e…
 /// ```
@@ -76,7 +77,7 @@ fn with_hex_ids(text: &str) -> String {
         let (before, from) = rest.split_at(start);
         let (digits, after) =
             from.split_at(from.find(|c: char| !c.is_ascii_digit()).unwrap_or(from.len()));
-        // Part of a word or of a fraction it is no number of its own.
+        // As part of a word or of a fraction it is no id.
         let own = !before.ends_with(|c: char| c.is_alphanumeric() || c == '.' || c == '_')
             && !after.starts_with(|c: char| c.is_alphanumeric() || c == '_');
         out.push_str(before);

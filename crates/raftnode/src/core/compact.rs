@@ -1,4 +1,4 @@
-//! What the log need not keep any more.
+//! Compaction: which entries the log need not keep any more.
 
 use bytes::Bytes;
 
@@ -17,9 +17,9 @@ impl Core {
         self.raw.mut_store().set_snapshot(mark, head);
     }
 
-    /// Up to which index entries are not needed any more, now that the newest snapshot covers them. As many as
-    /// [`Config::snapshot_catchup_entries`](crate::Config::snapshot_catchup_entries) says are kept before it, and all after
-    /// `sent`, the oldest snapshot that is being sent (O26). 0 if all are needed.
+    /// The index up to which entries are not needed any more, because the newest snapshot covers them. Kept are
+    /// [`Config::snapshot_catchup_entries`](crate::Config::snapshot_catchup_entries) of those that it covers, and everything
+    /// after `sent`, the oldest snapshot that is being sent (O26). 0 if all are needed.
     #[must_use]
     pub fn superseded(&self, sent: Option<u64>) -> u64 {
         let catch_up =
@@ -29,9 +29,8 @@ impl Core {
         sent.map_or(index, |sent| index.min(sent))
     }
 
-    /// Compacts raft's view of the log: entries up to `index` are not needed any more; at most up to what is applied (O18),
-    /// and up to the newest snapshot whose mark is reported durable (O6). Returns the index that it was compacted to, for the
-    /// log to release as much.
+    /// Compacts raft's view of the log up to `index`, but not beyond what is applied (O18) nor beyond the newest snapshot
+    /// whose mark is reported durable (O6). Returns the index that it was compacted to, for the log to release as much.
     ///
     /// # Errors
     /// The log could not be read.
@@ -47,7 +46,7 @@ impl Core {
         Ok(index)
     }
 
-    /// The newest snapshot that followers can have.
+    /// The index of the newest snapshot that can be sent to followers.
     fn marked(&self) -> u64 {
         self.raw.raft.store().snapshot_offered().map_or(0, |mark| mark.index)
     }

@@ -1,4 +1,4 @@
-//! What is asked in an earlier term.
+//! Messages of an earlier term.
 
 use raft::eraftpb::{Message, MessageType};
 
@@ -6,15 +6,15 @@ use super::Core;
 use crate::planted::planted;
 
 impl Core {
-    /// Whoever leads, or wants to, in an earlier term than this node's is told of the later one (Raft paper, section 5.1): else
-    /// it goes on in vain. Whether that is all there is to do.
+    /// Tells a leader or candidate of an earlier term about this node's term (Raft paper, section 5.1); otherwise it would go
+    /// on in vain. Returns whether that is all there is to do with the message.
     ///
-    /// raft-rs keeps silent without pre-vote and check-quorum, and to those who ask for a vote always: it expects this node
-    /// to campaign. One that has yet to catch up with its own addition, or only learns, never does.
+    /// raft-rs answers candidates never, and leaders only with pre-vote or check-quorum: it expects this node to campaign
+    /// instead. But a learner never does, nor a node that has not applied its own addition yet.
     pub(super) fn answers_earlier(&mut self, message: &Message) -> bool {
         let kind = match message.get_msg_type() {
             MessageType::MsgAppend | MessageType::MsgHeartbeat => MessageType::MsgAppendResponse,
-            // Not the refusal of a vote: it would count if the candidate has come to this very term by itself.
+            // Not a refusal of the vote: it would count if the candidate has meanwhile reached this very term by itself.
             MessageType::MsgRequestVote => MessageType::MsgRequestPreVoteResponse,
             _ => return false,
         };

@@ -7,8 +7,7 @@ use oarlock_raftnode::membership::record::ConfChangeTransition;
 use oarlock_raftnode::membership::{Change, ChangeEntry};
 
 use crate::support::member;
-use crate::support::sim::Sim;
-use crate::{lease, round, set_time, with_lease};
+use crate::{elected, lease, round, set_time, with_lease};
 
 #[test]
 fn a_confirmed_round_leaves_a_lease_that_ends() {
@@ -38,9 +37,7 @@ fn a_lease_in_use_is_renewed() {
 /// The followers' promises run from when they heard the heartbeat, however long their answers took.
 #[test]
 fn a_lease_begins_when_its_round_was_asked() {
-    let mut sim = Sim::new_with(3, 7, |config| config.lease_reads(1));
-    sim.elect(1);
-    set_time(&mut sim, 10_000);
+    let mut sim = elected(1);
     sim.core(1).handle_read(99);
     sim.poll(1);
     set_time(&mut sim, 10_400);
@@ -55,9 +52,7 @@ fn a_lease_begins_when_its_round_was_asked() {
 /// The promise in an answer to an earlier try runs from an earlier time.
 #[test]
 fn an_answer_to_an_earlier_try_confirms_reads_and_begins_no_lease() {
-    let mut sim = Sim::new_with(3, 7, |config| config.lease_reads(1));
-    sim.elect(1);
-    set_time(&mut sim, 10_000);
+    let mut sim = elected(1);
     sim.core(1).handle_read(99);
     sim.poll(1);
     for (from, to, packet) in std::mem::take(&mut sim.net) {
@@ -85,9 +80,7 @@ fn an_answer_to_an_earlier_try_confirms_reads_and_begins_no_lease() {
 /// that were none of theirs.
 #[test]
 fn the_fastest_followers_elect_nobody_within_the_lease_of_the_slowest_leader() {
-    let mut sim = Sim::new_with(3, 7, |config| config.lease_reads(10));
-    sim.elect(1);
-    set_time(&mut sim, 10_000);
+    let mut sim = elected(10);
     lease(&mut sim, 1);
     sim.cut.push(1);
     for tick in 1..=10 {

@@ -14,11 +14,17 @@ mod promises;
 mod schedule;
 mod threads;
 
-/// Three members that know about leases, the first of which leads and holds one from time 10 s on.
-fn with_lease() -> Sim {
-    let mut sim = Sim::new_with(3, 7, |config| config.lease_reads(1));
+/// Three members with lease reads and clocks that may differ by so many percent; the first leads, and it is 10 s o'clock.
+fn elected(drift: u32) -> Sim {
+    let mut sim = Sim::new_with(3, 7, |config| config.lease_reads(drift));
     sim.elect(1);
     set_time(&mut sim, 10_000);
+    sim
+}
+
+/// The same, and the first holds a lease from then on.
+fn with_lease() -> Sim {
+    let mut sim = elected(1);
     lease(&mut sim, 1);
     sim
 }
