@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p oarlock-raftnode --example counter`. Replace `MemStore` by `WalStore` and `MemNetwork` by `TcpTransport`,
 //! and it is a service; the README does so.
+#![expect(clippy::print_stdout, reason = "an example shows what came of it")]
 
 use std::error::Error;
 use std::io;
@@ -76,6 +77,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let add = |node: &NodeHandle<u64>, step: u64| node.propose(step.to_be_bytes().to_vec()).wait();
     assert_eq!(add(&nodes[0], 40)?.output, 40); // any member will do: it forwards to the leader
     assert_eq!(add(&nodes[1], 2)?.output, 42);
+    println!("40 by one member and 2 by another are 42");
 
     let leader = nodes[1].leader();
     let (gone, rest): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.id() == leader);
@@ -83,5 +85,6 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     rest[0].read_index().wait()?; // waits until there is a leader again
     assert_eq!(add(rest[0], 1)?.output, 43);
     rest[1].read_index().wait()?; // from here on this member's own state shows the 43
+    println!("the leader, {leader:x}, has stopped: 43 with the two that are left");
     Ok(())
 }

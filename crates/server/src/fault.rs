@@ -182,7 +182,9 @@ fn log_error(error: &LogError) -> Failure {
             }
         }
         LogError::Io { source, .. } | LogError::NoSpace { source } => io_failure(error, source),
-        LogError::Poisoned => Failure::from_error(Kind::Io, error).help(LOOK_AT_DISK),
+        // Somebody else met the failure first, in the background perhaps, and has logged which file it was.
+        LogError::Poisoned => Failure::from_error(Kind::Io, error)
+            .help(format!("the log above says which file failed, and how: {LOOK_AT_DISK}")),
         other => Failure::from_error(Kind::Internal, other),
     }
 }

@@ -1,6 +1,7 @@
 //! The running node as the API and the HTTP endpoints see it.
 
 use std::{
+    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +28,9 @@ use crate::{
 
 /// How long another member may take to answer a question.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The node ends every request by its deadline. Only the node of a lone member can hang in its disk, for it writes there
+/// itself; then a request ends here, this much later.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The running node. Clones are the same node.
 #[derive(Clone)]
@@ -39,6 +43,8 @@ struct Inner {
     published: Published,
     metrics: Metrics,
     others: Vec<Vec<String>>,
+    /// How long the node is waited for, whatever it was asked.
+    patience: Duration,
 }
 
 impl Node {
@@ -49,8 +55,10 @@ impl Node {
         published: Published,
         metrics: Metrics,
         others: Vec<Vec<String>>,
+        request_timeout: Duration,
     ) -> Self {
-        Self(Arc::new(Inner { handle, transport, wal, published, metrics, others }))
+        let patience = request_timeout.saturating_add(GRACE);
+        Self(Arc::new(Inner { handle, transport, wal, published, metrics, others, patience }))
     }
 
     /// Waits until one of the members that were known at the start says whether this one has a place among them, and
@@ -70,6 +78,20 @@ impl Node {
         &self.0.handle
     }
 
+    /// The node's answer; without one long after the deadline nobody knows what came of the request (O29).
+    async fn bounded<T, E>(
+        &self,
+        answer: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        match tokio::time::timeout(self.0.patience, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Error::TimedOut),
+        }
+    }
+
     /// The full status; asks the node's thread, from one that may block.
     async fn status(&self) -> Option<Status> {
         let handle = self.0.handle.clone();
@@ -79,20 +101,19 @@ impl Node {
 
 impl Backend for Node {
     async fn propose(&self, command: Bytes) -> Result<Reply, Error> {
-        Ok(self.0.handle.propose(command).await?.output?)
+        Ok(self.bounded(self.0.handle.propose(command)).await?.output?)
     }
 
     async fn read_index(&self) -> Result<(), Error> {
-        self.0.handle.read_index().await?;
-        Ok(())
+        self.bounded(self.0.handle.read_index()).await.map(|_| ())
     }
 
     async fn change_members(&self, change: Change) -> Result<Arc<Cluster>, Error> {
-        Ok(self.0.handle.change_members(change).await?)
+        self.bounded(self.0.handle.change_members(change)).await
     }
 
     async fn update_member(&self, id: u64, peer_urls: Vec<String>) -> Result<Arc<Cluster>, Error> {
-        Ok(self.0.handle.update_member(id, peer_urls).await?)
+        self.bounded(self.0.handle.update_member(id, peer_urls)).await
     }
 
     /// Only the leader knows; a follower asks it over the peers' port, as etcd does over its own.
@@ -124,7 +145,7 @@ impl Backend for Node {
     }
 
     async fn transfer_leader(&self, to: u64) -> Result<(), Error> {
-        Ok(self.0.handle.transfer_leader(to).await?)
+        self.bounded(self.0.handle.transfer_leader(to)).await
     }
 
     fn active_since(&self, id: u64) -> Option<Instant> {

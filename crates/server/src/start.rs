@@ -48,6 +48,7 @@ pub(crate) fn start(
             "--unsafe-no-fsync: acknowledged writes WILL be lost with the power; never for data that you need"
         );
     }
+    check_data_dir(&config.data_dir)?;
     let opened = |result: Result<WalStore, _>| result.map_err(|error| fault::store(&error, &dir));
     let exists = options().exists().map_err(|error| fault::store(&error, &dir))?;
     if let Some(force) = config.force_new.filter(|force| force.dry_run) {
@@ -126,6 +127,16 @@ fn boot_first(config: &Config) -> Result<Boot, Failure> {
     }
 }
 
+/// Refuses a file, and a link that leads nowhere: nothing can be made in its place.
+fn check_data_dir(dir: &Path) -> Result<(), Failure> {
+    if dir.symlink_metadata().is_err() || dir.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Usage, format_args!("--data-dir {} is no directory", dir.display()))
+        .at(dir, None)
+        .help("if it is a link, mount what it leads to; if it is a file, choose another directory"))
+}
+
 /// Makes the data directory for its owner alone, as etcd does, and says so if it is there and open to others.
 fn make_data_dir(dir: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
@@ -177,7 +188,9 @@ fn run(
 
     let handle: Arc<OnceLock<NodeHandle<Outcome>>> = Arc::default();
     let asked = Arc::clone(&handle);
-    let builder = NodeBuilder::new(node_config(config), recovered, Box::new(store), snapshots);
+    let node_config = node_config(config);
+    let request_timeout = node_config.effective_request_timeout();
+    let builder = NodeBuilder::new(node_config, recovered, Box::new(store), snapshots);
     let started = builder
         .queries(move |kind, question| {
             let learner = (kind == readiness::QUERY)
@@ -191,7 +204,7 @@ fn run(
         })
         .map_err(|error| fault::start(&error))?;
     drop(handle.set(started.clone()));
-    Ok(Node::new(started, transport, wal, published, metrics, others))
+    Ok(Node::new(started, transport, wal, published, metrics, others, request_timeout))
 }
 
 /// Who may say whether this member has a place among them. Not whom a rescue has removed: a snapshot from before it still

@@ -92,6 +92,24 @@ fn help_and_version_exit_0() {
 }
 
 #[test]
+fn a_data_dir_that_is_none_exits_64() {
+    scenario("no directory", |scratch| {
+        let flags = flags(scratch, "m1")?;
+        let not_mounted = scratch.path().join("not-mounted");
+        std::os::unix::fs::symlink(not_mounted, &flags.data_dir)?;
+        let (code, last) = run(&mut flags.command(Path::new(BINARY)))?;
+        assert_eq!((code, last["kind"].as_str()), (64, Some("usage")), "{last}");
+        assert!(last["help"].as_str().is_some_and(|help| help.contains("mount what")), "{last}");
+
+        std::fs::remove_file(&flags.data_dir)?;
+        std::fs::write(&flags.data_dir, "a file")?;
+        let (code, last) = run(&mut flags.command(Path::new(BINARY)))?;
+        assert_eq!((code, last["kind"].as_str()), (64, Some("usage")), "{last}");
+        Ok(())
+    });
+}
+
+#[test]
 fn taken_port_exits_75() {
     scenario("taken port", |scratch| {
         let flags = flags(scratch, "m1")?;

@@ -228,7 +228,7 @@ impl Life {
 
 /// Tells a running server, and waits until it holds: what is done next must not overtake it. The server may be gone
 /// before it says so, for the point may be where it is all the time.
-fn set_point(process: &mut Process, set: &str) -> Outcome {
+pub(crate) fn set_point(process: &mut Process, set: &str) -> Outcome {
     process.tell(set)?;
     let holds = format!("failpoint set line={set}");
     let said =

@@ -16,10 +16,10 @@ use life::{Cause, Life};
 mod points;
 use points::{Failure, Place};
 
-use oarlock_tests::{Failure as Problem, Outcome, Scratch, failpoint_binary, scenario};
+use oarlock_tests::{Cluster, Failure as Problem, Outcome, Scratch, failpoint_binary, scenario};
 use std::path::Path;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Three clusters beside each other, for they mostly wait: for elections, and for servers that start.
 #[test]
@@ -37,6 +37,28 @@ fn nothing_is_lost_wherever_the_server_dies() {
         for (runs, acked) in outcomes.into_iter().collect::<Outcome<Vec<_>>>()? {
             assert!(runs > 0 && acked > 0, "{runs} runs, {acked} acknowledged");
         }
+        Ok(())
+    });
+}
+
+/// A lone member's node thread writes, and hangs with the disk: whoever asks it learns that in time all the same (O29).
+#[test]
+fn a_request_ends_although_a_lone_members_disk_hangs() {
+    scenario("hanging-disk", |scratch: &Scratch| {
+        let flags = ["--heartbeat-interval", "10", "--election-timeout", "100"];
+        let mut cluster = Cluster::prepare(scratch.path(), 1, &flags, &failpoint_binary()?)?;
+        cluster.start_all()?;
+        let client = cluster.members[0].impatient_client(Duration::from_secs(30))?;
+        client.put("before", "v")?;
+        life::set_point(cluster.members[0].process()?, "raftBeforeSave=sleep(60000)")?;
+        let begin = Instant::now();
+        let error = client.put("k", "v").expect_err("nobody can know");
+        assert_eq!(error.message(), "etcdserver: request timed out", "after {:?}", begin.elapsed());
+        // Who comes later is refused at once.
+        let begin = Instant::now();
+        let error = client.put("k", "v").expect_err("nothing is taken");
+        assert_eq!(error.message(), "etcdserver: too many requests");
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
         Ok(())
     });
 }
