@@ -1,7 +1,7 @@
-//! The one place that knows both raft-rs's types and ours.
+//! Conversions between raft-rs's types and ours; the only module that knows both.
 //!
-//! Written against both codecs of raft-rs: enums, messages and bytes are reached through accessors, and bytes cross the
-//! border by a call, because they are `Bytes` under one codec and `Vec<u8>` under the other.
+//! It compiles with both codecs of raft-rs: fields are reached through accessors, and bytes are converted by a function,
+//! because they are `Bytes` with one codec and `Vec<u8>` with the other.
 
 use bytes::Bytes;
 use oarlock_membership::record::{self, ConfChangeTransition as Transition};
@@ -106,7 +106,7 @@ pub fn check_conf_change(entry: &Entry) -> Result<(), record::RecordError> {
     }
 }
 
-/// The number by which a kind of entry is stored and sent: that of `eraftpb`.
+/// The number by which a kind of entry is stored and sent, which is that of `eraftpb`.
 #[must_use]
 pub const fn entry_kind_to_number(kind: EntryType) -> u8 {
     match kind {

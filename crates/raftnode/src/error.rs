@@ -9,12 +9,13 @@ use crate::{ApplyError, ConfigError, LogError, RestoreError, SnapshotError};
 
 /// Why a proposal has no result.
 ///
-/// All but [`OutcomeUnknown`](Self::OutcomeUnknown) are definite: the proposal was never appended to a log and never
-/// takes effect, so that it can be tried again without thinking ([`is_definite`](Self::is_definite), O29).
+/// All but [`OutcomeUnknown`](Self::OutcomeUnknown) are definite: the proposal was never appended to a log and will never
+/// take effect, so it is safe to try again ([`is_definite`](Self::is_definite), O29).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
-    /// No leader was found before the deadline. Try again; if it stays so, a majority is not there.
+    /// No leader was found before the deadline. Try again; if it stays like that, a majority of the members is down or
+    /// cut off.
     #[error("no leader")]
     NoLeader,
     /// The member that was taken for the leader says that it is not.
@@ -25,7 +26,7 @@ pub enum ProposeError {
         /// Whom it takes for the leader; 0 if it knows none.
         leader: u64,
     },
-    /// More than can be handled at once. Try again later, with less.
+    /// A limit was reached. Try again later, with less.
     #[error("busy: {0}")]
     Busy(Busy),
     /// The proposal is larger than [`Config::max_request_bytes`](crate::Config::max_request_bytes).
@@ -39,24 +40,25 @@ pub enum ProposeError {
     /// Leadership is being handed over. Try again in a moment.
     #[error("leadership is being transferred")]
     Transferring,
-    /// Another conf change is on its way: one at a time. Try again when it has been applied.
+    /// Another conf change has not been applied yet; there can be only one at a time. Try again when it has.
     #[error("another conf change is pending")]
     ConfChangePending,
-    /// This member, or the one that was asked, is no member any more.
+    /// This node, or the one that was asked, is not a member any more.
     #[error("not a member of the cluster")]
     NotMember,
-    /// This node's log has lost entries and takes no part: see [`Status::quarantined`](crate::Status::quarantined).
+    /// This node's log has lost entries, so it takes no part in the cluster: see
+    /// [`Status::quarantined`](crate::Status::quarantined).
     #[error("the node is in quarantine: its log has lost entries")]
     Quarantined,
     /// The node has stopped, or was stopping when it saw the proposal.
     #[error("the node has stopped")]
     Stopped,
-    /// It may have taken effect, may do so yet, or never will. Read before you try again.
+    /// It may have taken effect, may still do so, or never will. Read before you try again.
     #[error("outcome unknown: {0}")]
     OutcomeUnknown(Unknown),
 }
 
-/// What there was too much of.
+/// Which limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Busy {
@@ -87,8 +89,8 @@ pub enum Unknown {
     /// The deadline passed after it was appended or sent to the leader.
     #[error("the deadline passed after it had been handed on")]
     Deadline,
-    /// So many newer proposals of this node were applied before it that it is not remembered whether it was (O22): this time
-    /// it was left out.
+    /// It was committed behind so many newer proposals of this node that it is no longer known whether it had been
+    /// applied before (O22), so this time it was not applied.
     #[error("it was committed behind too many newer ones, and left out")]
     Stale,
     /// A snapshot replaced the part of the log that it was in: it may be in the state, but its result is not known.
@@ -99,7 +101,7 @@ pub enum Unknown {
     Stopped,
 }
 
-/// What would not be too large.
+/// The end of the message of [`ProposeError::TooLarge`].
 fn at_most(max: usize) -> String {
     match max {
         0 => " for the leader: max_request_bytes is to be the same on every member".to_string(),
@@ -132,7 +134,7 @@ pub enum ReadError {
     /// No leader was found before the deadline.
     #[error("no leader")]
     NoLeader,
-    /// The leader did not confirm before the deadline, or this node did not apply that far.
+    /// The leader did not confirm the read before the deadline, or this node did not apply entries that far.
     #[error("timed out")]
     TimedOut,
     /// Too many reads are waiting.
@@ -156,17 +158,18 @@ impl Abandoned for ReadError {
     }
 }
 
-/// Why the members are as before, or why nobody can say.
+/// Why the members were not changed, or why that is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeMembersError {
-    /// The proposal did not get through; definite or not as [`ProposeError::is_definite`] says.
+    /// The proposal failed; [`ProposeError::is_definite`] says whether that is certain.
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    /// It was committed, and refused on every member alike.
+    /// It was committed, and refused by every member when it was applied.
     #[error(transparent)]
     Refused(#[from] ChangeError),
-    /// It was committed, and raft-rs refused it on every member alike (the last voter cannot be removed, ...).
+    /// It was committed, and raft-rs refused it on every member when it was applied (the last voter cannot be removed,
+    /// ...).
     #[error("refused by raft: {0}")]
     RefusedByRaft(String),
 }
@@ -197,7 +200,7 @@ pub enum TransferError {
         /// Who was to lead.
         to: u64,
     },
-    /// The other did not take over in time. The old leader goes on, or somebody else was elected.
+    /// The target did not take over in time. The old leader goes on, or another member was elected.
     #[error("leadership was not taken over in time")]
     TimedOut,
     /// No other voter is connected.
@@ -259,8 +262,8 @@ pub enum StartError {
         /// The last index of the log.
         last_index: u64,
     },
-    /// What was recovered is not what this log holds: it is another log's, or the log was booted or written since. Boot the
-    /// very log that the node is given, once for each start.
+    /// What was recovered is not what this log holds: it is another log's, or the log was booted or written since. Boot
+    /// the very log that the node is given, once for each start.
     #[error(
         "the node was given another log than was booted, or one that was started since: boot it again"
     )]
@@ -276,7 +279,7 @@ pub enum StartError {
     Thread(#[source] std::io::Error),
 }
 
-/// Why a node ended by itself. Nothing acknowledged is lost; start it again once the cause is gone.
+/// Why a node ended by itself. Nothing acknowledged is lost. Start it again when the cause is removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
@@ -286,7 +289,7 @@ pub enum NodeError {
     /// A snapshot that the log depends on could not be read or written.
     #[error("a snapshot failed")]
     Snapshot(#[from] SnapshotError),
-    /// The state machine failed. Its members must not diverge, so this one stops.
+    /// The state machine failed. This member stops, because it would diverge from the others.
     #[error("the state machine failed at index {index}")]
     Apply {
         /// The entry that it failed at.
@@ -321,7 +324,7 @@ pub enum NodeError {
         /// What is wrong with it.
         reason: String,
     },
-    /// What is applied and what raft-rs believes of the members differ: a bug, here or in another version of this.
+    /// The members as applied differ from raft-rs's configuration: a bug, in this or another version of the crate.
     #[error("after entry {index} the members and raft's configuration disagree: {reason}")]
     Disagreement {
         /// The change after which they do.

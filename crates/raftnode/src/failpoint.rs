@@ -1,10 +1,10 @@
-//! Places where a test can make a node die, fail or wait; `docs/contracts.md` lists them.
+//! Points at which a test can kill, fail or delay a node; `docs/contracts.md` lists them.
 //!
-//! Without the feature `failpoints` they are nothing at all. With it the crate `fail` decides at run time what happens at
-//! each, by its name (`raftBeforeSave`: in every node of the process) or by its name and a node's id in hexadecimal
-//! (`raftBeforeSave@1f`: in that node alone), in a test or through the environment variable `FAILPOINTS`:
+//! Without the feature `failpoints` they compile to nothing. With it the crate `fail` decides at run time what happens at
+//! each, configured by a test or by the environment variable `FAILPOINTS`. The name of a point (`raftBeforeSave`) stands
+//! for all nodes of the process, with a node's id in hexadecimal (`raftBeforeSave@1f`) for that node alone.
 //!
-//! - `return` makes the operation at hand fail, where there is one that can;
+//! - `return` makes the operation fail, where it can;
 //! - `return(abort)` aborts the process;
 //! - `sleep(250)` and a callback do what they say.
 
@@ -27,7 +27,7 @@ macro_rules! fail_point {
 }
 pub(crate) use fail_point;
 
-/// Does what the point was told to do, and says whether the operation is to fail.
+/// Does what is configured for the point, and returns whether the operation has to fail.
 #[cfg(feature = "failpoints")]
 pub(crate) fn reached(name: &str, id: u64) -> bool {
     let evaluate = |name: &str| -> Option<Option<String>> {
@@ -41,7 +41,7 @@ pub(crate) fn reached(name: &str, id: u64) -> bool {
     told.is_some()
 }
 
-/// What an operation that is made to fail says.
+/// The error of an operation that is made to fail.
 #[cfg(feature = "failpoints")]
 pub(crate) fn injected() -> std::io::Error {
     std::io::Error::other("injected by a failpoint")

@@ -11,6 +11,7 @@
 //! [`NodeHandle`] can be used from any thread; its methods do not block, except those that say so. [`StateMachine`] is
 //! called on the apply thread, [`Observer`] on the thread that each of its methods names, queries on the transport's.
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))] // docs.rs builds with nightly, and then says which items need a feature
 
 #[cfg(all(feature = "protobuf-codec", feature = "prost-codec"))]
 compile_error!(

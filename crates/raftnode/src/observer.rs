@@ -8,12 +8,36 @@ use serde::Serialize;
 
 use crate::{NodeEnd, Vitals};
 
-/// Is told what happens, as it happens. Every method defaults to doing nothing.
+/// Callbacks for what happens in a node, for metrics and alerts. Every method defaults to doing nothing.
 ///
-/// Called on the node's own threads (each method says which): keep it short, and do not wait for the node in it. A panic in
-/// it ends the node.
+/// They are called on the node's own threads (each method says on which), so they should return quickly and must not
+/// wait for the node. A panic in one ends the node.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+///
+/// use oarlock_raftnode::{Observer, Stalled};
+///
+/// /// Given to [`NodeBuilder::observer`](oarlock_raftnode::NodeBuilder::observer) as an `Arc`.
+/// #[derive(Default)]
+/// struct Metrics {
+///     slowest_sync_us: AtomicU64,
+///     stalls: AtomicU64,
+/// }
+///
+/// impl Observer for Metrics {
+///     fn log_synced(&self, took: Duration) {
+///         self.slowest_sync_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
+///     }
+///     fn stalled(&self, _: Stalled) {
+///         self.stalls.fetch_add(1, Ordering::Relaxed);
+///     }
+/// }
+/// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Term, role or leader changed (O1: before anything else of that step is done). On the node thread.
+    /// Term, role or leader changed; called before anything else of that Ready is done (O1). On the node thread.
     fn role_changed(&self, vitals: &Vitals) {
         let _ = vitals;
     }
@@ -28,7 +52,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = cluster;
     }
 
-    /// A heartbeat left later than twice its interval, by this much (O11). On the node thread.
+    /// A heartbeat to `peer` left later than twice its interval after the last one, by `late` (O11). On the node thread.
     fn heartbeat_late(&self, peer: u64, late: Duration) {
         let _ = (peer, late);
     }

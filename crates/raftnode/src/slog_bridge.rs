@@ -12,9 +12,9 @@ use crate::hex::Hex;
 /// raft-rs logs at debug or trace is compiled out of release builds, unless the binary turns on slog's feature
 /// `release_max_level_debug` or `_trace`.
 ///
-/// raft-rs writes member ids in decimal, while `etcdctl` and everything here write them in hexadecimal. So that one search
-/// finds a member in all lines, numbers of 16 digits or more are rewritten: nearly all ids that are derived from a hash have
-/// that many (all but one in ten thousand), and no term or index ever has.
+/// raft-rs writes member ids in decimal, while `etcdctl` and everything here write them in hexadecimal. So that one
+/// search finds a member in all lines, numbers of 16 digits or more are rewritten: nearly all ids that are derived from
+/// a hash have that many (all but one in ten thousand), and no term or index ever has.
 ///
 /// ```
 /// use oarlock_raftnode::slog; // the version that raft-rs uses

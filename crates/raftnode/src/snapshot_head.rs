@@ -1,4 +1,4 @@
-//! What this crate itself puts into a snapshot, in front of the state machine's bytes.
+//! What this crate puts in front of the state machine's bytes in a snapshot.
 //!
 //! ```text
 //! content   magic "OARSNAP1" | head length: u32 LE | crc32 of the head: u32 LE | head | the state machine's bytes
@@ -22,7 +22,7 @@ use crate::wire;
 const MAGIC: [u8; 8] = *b"OARSNAP1";
 const VERSION: u32 = 1;
 
-/// Everything but the state machine that a node needs to go on after a snapshot.
+/// Everything that a node needs to continue after a snapshot, except the state machine's own bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnapshotHead {
     /// Where the snapshot ends, and the configuration there.
@@ -92,7 +92,7 @@ struct Birth {
 }
 
 impl SnapshotHead {
-    /// Bytes of an encoded head at most, so that it fits into a message's head.
+    /// The most bytes of an encoded head, so that it fits into the head of a message.
     pub const MAX: usize = wire::MAX_HEAD - 4096;
 
     /// The snapshot that it belongs to.
@@ -120,7 +120,7 @@ impl SnapshotHead {
     /// Decodes a head alone.
     ///
     /// # Errors
-    /// Any way in which it is not what [`encode`](Self::encode) writes, or contradicts itself.
+    /// It is not what [`encode`](Self::encode) writes, or contradicts itself.
     pub fn decode(bytes: Bytes) -> Result<Self, SnapshotHeadError> {
         let malformed = |error: prost::DecodeError| SnapshotHeadError::Malformed(error.to_string());
         if bytes.len() > Self::MAX {
@@ -169,7 +169,7 @@ impl SnapshotHead {
     /// Reads the head and leaves `content` at the state machine's first byte.
     ///
     /// # Errors
-    /// Any way in which the content does not begin with a head; nothing is allocated beyond [`MAX`](Self::MAX).
+    /// The content does not begin with a head. No more than [`MAX`](Self::MAX) bytes are allocated.
     pub fn read_from(content: &mut dyn Read) -> Result<Self, SnapshotHeadError> {
         let mut fixed = [0; 16];
         content.read_exact(&mut fixed)?;
@@ -189,13 +189,13 @@ impl SnapshotHead {
         Self::decode(head.into())
     }
 
-    /// The data of a `MsgSnapshot`: the head, and how long the content is that comes with it.
+    /// The data of a `MsgSnapshot`: the head, and the length of the content that is sent with it.
     #[must_use]
     pub fn announce(&self, content_len: u64) -> Bytes {
         [content_len.to_le_bytes().as_slice(), &self.encode()].concat().into()
     }
 
-    /// The content's length, as [`announce`](Self::announce) wrote it; the head is not looked at.
+    /// The content's length, as [`announce`](Self::announce) wrote it, without decoding the head.
     pub(crate) fn announced_len(data: impl Into<Bytes>) -> Result<u64, SnapshotHeadError> {
         let len = data.into().try_get_u64_le();
         len.map_err(|_| SnapshotHeadError::Malformed("cut off".into()))

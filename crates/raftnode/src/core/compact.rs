@@ -18,8 +18,8 @@ impl Core {
     }
 
     /// The index up to which entries are not needed any more, because the newest snapshot covers them. Kept are
-    /// [`Config::snapshot_catchup_entries`](crate::Config::snapshot_catchup_entries) of those that it covers, and everything
-    /// after `sent`, the oldest snapshot that is being sent (O26). 0 if all are needed.
+    /// [`Config::snapshot_catchup_entries`](crate::Config::snapshot_catchup_entries) of those that it covers, and
+    /// everything after `sent`, the oldest snapshot that is being sent (O26). 0 if all are needed.
     #[must_use]
     pub fn superseded(&self, sent: Option<u64>) -> u64 {
         let catch_up =

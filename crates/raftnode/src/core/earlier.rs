@@ -6,8 +6,8 @@ use super::Core;
 use crate::planted::planted;
 
 impl Core {
-    /// Tells a leader or candidate of an earlier term about this node's term (Raft paper, section 5.1); otherwise it would go
-    /// on in vain. Returns whether that is all there is to do with the message.
+    /// Tells a leader or candidate of an earlier term about this node's term (Raft paper, section 5.1); otherwise it
+    /// would go on in vain. Returns whether that is all there is to do with the message.
     ///
     /// raft-rs answers candidates never, and leaders only with pre-vote or check-quorum: it expects this node to campaign
     /// instead. But a learner never does, nor a node that has not applied its own addition yet.

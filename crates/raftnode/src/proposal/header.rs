@@ -1,13 +1,13 @@
-//! What stands in front of an entry's data.
+//! The header in front of an entry's data.
 //!
 //! ```text
 //! application  01 | origin: 8 bytes LE | incarnation: varint | sequence: varint | data
 //! attributes   02 | origin: 8 bytes LE | incarnation: varint | sequence: varint | protobuf
 //! ```
 //!
-//! No bytes at all are what a new leader appends to commit its term, and what raft-rs makes of a conf change that it
-//! refuses. `Entry.context` is never used: raft-rs gives it a meaning of its own in messages, and not every path
-//! keeps it.
+//! An entry without data is what a new leader appends to commit something in its term, and what raft-rs makes of a conf
+//! change that it refuses. `Entry.context` is never used: raft-rs gives it a meaning of its own in messages, and does
+//! not preserve it everywhere.
 
 use bytes::{Buf, Bytes};
 use oarlock_membership::{ChangeError, Cluster, ProposalId};
@@ -53,11 +53,11 @@ pub enum Payload {
     },
 }
 
-/// A change of what is known of a member, other than whether it votes.
+/// A change of a member's attributes, for which raft has no conf change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttributeUpdate {
-    /// A started member says who it is.
+    /// A member publishes its name, client URLs and birth id after it has started.
     Publish {
         /// The member.
         member: u64,
@@ -134,7 +134,7 @@ struct PeerUrls {
 }
 
 impl Payload {
-    /// Bytes that the header adds to application data at most.
+    /// The most bytes that a header adds to application data.
     pub const MAX_OVERHEAD: usize = MAX_HEADER;
 
     /// An entry's data.
@@ -160,7 +160,7 @@ impl Payload {
         Self::read(convert::from_raft(entry.data.clone()))
     }
 
-    /// Reads a normal entry that is needed no more.
+    /// Reads a normal entry, and consumes it.
     ///
     /// # Errors
     /// As for [`of`](Self::of).
@@ -221,11 +221,11 @@ impl Payload {
 }
 
 impl AttributeUpdate {
-    /// Does to the applied cluster what this update says. Birth ids are not the cluster's; see
+    /// Applies this update to the cluster. Birth ids are not part of it, but kept beside it: see
     /// [`SnapshotHead::births`](crate::SnapshotHead::births).
     ///
     /// # Errors
-    /// Why the cluster refuses it; every member comes to the same verdict.
+    /// Why the cluster refuses it, which is the same on every member.
     pub fn apply_to(&self, cluster: &mut Cluster) -> Result<(), ChangeError> {
         match self {
             Self::Publish { member, name, client_urls, .. } => {
@@ -269,7 +269,7 @@ const fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// Reads the shortest form only, so that one id has one spelling.
+/// Accepts only the shortest form, so that each id has one encoding.
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for (place, &byte) in bytes.iter().enumerate().take(10) {

@@ -1,4 +1,4 @@
-//! What makes a proposal take effect at most once: an id in front of its data, and a window of ids already seen.
+//! How a proposal takes effect at most once: an id in front of its data, and a window of the ids that were applied.
 
 mod framer;
 pub(crate) use framer::{Framer, Proposal};

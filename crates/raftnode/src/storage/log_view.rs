@@ -13,7 +13,7 @@ use super::fetch::{Fetch, Fetches};
 use super::tail::{Tail, cost};
 use super::{LogError, LogReader, SnapshotMark};
 
-/// A peer needs a snapshot that does not exist yet.
+/// A follower needs a snapshot that does not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotWish {
     /// Who needs it.
@@ -24,8 +24,8 @@ pub struct SnapshotWish {
 
 /// raft-rs's `Storage` over a [`LogReader`], with the newest entries in memory.
 ///
-/// raft-rs panics on nearly every error of its storage, expects entries to be readable before they are written, and
-/// needs the term of the entry before the first. So this view keeps bounds of its own instead of asking the log:
+/// raft-rs panics on nearly every storage error, expects entries to be readable before they are written, and needs the term
+/// of the entry before the first. So this view keeps track of the log's bounds itself:
 ///
 /// * what was appended is readable at once and stays in memory until [`persisted`](Self::persisted) says that the log
 ///   holds it; beyond that the memory is bounded by a budget of bytes, however far a follower lags;
@@ -37,8 +37,8 @@ pub struct SnapshotWish {
 /// * a snapshot is offered only when there is one that helps; else the wish is noted for
 ///   [`take_snapshot_wish`](Self::take_snapshot_wish).
 ///
-/// It belongs to the thread that owns the `RawNode`. Errors that raft-rs cannot take are kept for
-/// [`take_error`](Self::take_error), so that whoever catches the panic can say why.
+/// It belongs to the thread that owns the `RawNode`. An error on which raft-rs panics is kept for
+/// [`take_error`](Self::take_error), so that whoever catches the panic can report the cause.
 pub struct LogView {
     reader: Arc<dyn LogReader>,
     tail: Tail,
@@ -46,7 +46,7 @@ pub struct LogView {
     changes: Changes,
     /// What is read elsewhere; `None` if nothing is.
     fetches: Option<Fetches>,
-    /// raft-rs has entries that follow and that it has not handed out yet.
+    /// raft-rs holds further entries that it has not handed out with a Ready yet.
     more: bool,
     dummy: (u64, u64),
     last: (u64, u64),
@@ -68,7 +68,7 @@ impl LogView {
     /// (see [`wire::MAX_ENTRIES`](crate::wire::MAX_ENTRIES)).
     const MAX_READ: usize = 1 << 15;
 
-    /// Entries that room is made for at once.
+    /// The most entries for which a read reserves memory in advance.
     const READ_AT_ONCE: usize = 1 << 10;
 
     /// A view of a log that was just opened, all of which is durable (O20). Everything after `start` is read once, a
@@ -131,9 +131,9 @@ impl LogView {
         })
     }
 
-    /// Makes entries readable; to be called before `advance_append_async`, or raft-rs stalls without a word.
+    /// Makes entries readable. Call it before `advance_append_async`, or raft-rs stalls silently.
     ///
-    /// The first may overwrite what is there: everything from it on is replaced.
+    /// The first may overwrite an earlier entry, and then everything from there on is replaced.
     ///
     /// # Errors
     /// [`LogError::Gap`] or [`LogError::Compacted`] for entries that do not fit; nothing is changed then.
@@ -169,7 +169,7 @@ impl LogView {
         Ok(())
     }
 
-    /// A received snapshot replaces the log, entries after it included.
+    /// A received snapshot replaces the whole log, including entries after it.
     pub fn install(&mut self, mark: SnapshotMark) {
         self.tail.clear();
         self.changes = Changes::none_through(mark.index);
@@ -184,9 +184,9 @@ impl LogView {
         self.offer = None;
     }
 
-    /// The log durably holds entries up to `index`, whose term is `term`: they need not stay in memory.
+    /// Entries up to `index`, which has this `term`, are durable in the log and need not stay in memory.
     ///
-    /// A notice about entries that have been overwritten meanwhile names another term and changes nothing.
+    /// A report about entries that were overwritten meanwhile has another term, and is ignored.
     pub fn persisted(&mut self, index: u64, term: u64) {
         if index > self.durable && self.tail.get(index).is_some_and(|entry| entry.term == term) {
             self.durable = index;
@@ -194,7 +194,7 @@ impl LogView {
         }
     }
 
-    /// Forgets entries up to `index`, which a durable snapshot covers. What is gone already stays gone.
+    /// Forgets entries up to `index`, which a durable snapshot covers. Does nothing if they are gone already.
     ///
     /// # Errors
     /// [`LogError::Unavailable`] if `index` is not durable yet, or an error of the reader.
@@ -227,7 +227,7 @@ impl LogView {
         }
     }
 
-    /// A peer that asked in vain for a snapshot since the last call, one at a time.
+    /// Returns one of the followers that needed a snapshot and got none since the last call.
     pub fn take_snapshot_wish(&mut self) -> Option<SnapshotWish> {
         let wish = self.wishes.get_mut().pop_first();
         wish.map(|(to, request_index)| SnapshotWish { to, request_index })

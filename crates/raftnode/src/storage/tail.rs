@@ -1,4 +1,4 @@
-//! The newest entries, in memory, within a budget of bytes.
+//! The tail cache: the newest entries, in memory, within a budget of bytes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use raft::eraftpb::Entry;
 
-/// A contiguous run of entries that ends the log, possibly empty. Drops from the front when it holds more than its
-/// budget, but never an entry above the index that the caller pins from.
+/// A contiguous run of entries at the end of the log, possibly empty. When it holds more than its budget, entries are
+/// dropped from the front, but none above an index that the caller gives.
 ///
-/// What was appended together is shared with whoever writes it, and dropped together.
+/// Entries that were appended together are shared with the writer, and dropped together.
 #[derive(Debug)]
 pub(super) struct Tail {
     batches: VecDeque<Batch>,
@@ -17,13 +17,13 @@ pub(super) struct Tail {
     budget: u64,
 }
 
-/// Entries that were appended together; one at least is held.
+/// Entries that were appended together, of which at least one is still held.
 #[derive(Debug)]
 struct Batch {
     entries: Arc<Vec<Entry>>,
     /// Index of the first of them, held or not.
     origin: u64,
-    /// The indexes that are held: what is before was compacted, and what comes after was replaced.
+    /// The indexes that are still held: those before were compacted, those after were replaced.
     held: Range<u64>,
     bytes: u64,
 }
@@ -35,7 +35,7 @@ impl Batch {
         Some(Self { entries, origin, held: origin..last + 1, bytes })
     }
 
-    /// Those in `[low, high)`, as far as they are held.
+    /// The held entries in `[low, high)`.
     fn within(&self, low: u64, high: u64) -> &[Entry] {
         let (low, high) = (low.max(self.held.start), high.min(self.held.end));
         let place = |index: u64| usize::try_from(index - self.origin).unwrap_or(usize::MAX);
@@ -58,7 +58,7 @@ impl Tail {
         self.bytes
     }
 
-    /// Replaces everything from the first of `entries` on. They must continue what is below.
+    /// Appends entries, which replace everything from their first index on. They must continue what is before it.
     pub(super) fn append(&mut self, entries: &Arc<Vec<Entry>>) {
         let Some(batch) = Batch::new(entries) else { return };
         self.truncate_from(batch.origin);
@@ -90,13 +90,13 @@ impl Tail {
     /// Drops from the front until the budget holds, but nothing above `pinned_above`.
     pub(super) fn shrink(&mut self, pinned_above: u64) {
         while self.bytes > self.budget && self.drop_front(pinned_above) {}
-        // A burst leaves a large empty buffer behind; give it back.
+        // Give back the memory that a burst has left unused.
         if self.batches.capacity() > 1024 && self.batches.len() < self.batches.capacity() / 4 {
             self.batches.shrink_to(self.batches.len() * 2);
         }
     }
 
-    /// Drops the first batch, unless there is an entry above `index` in it; whether it did.
+    /// Drops the first batch, unless it has an entry above `index`. Returns whether it did.
     fn drop_front(&mut self, index: u64) -> bool {
         let Some(first) = self.batches.front().filter(|first| first.held.end <= index + 1) else {
             return false;
@@ -114,7 +114,7 @@ impl Tail {
         self.range(index, index + 1).next()
     }
 
-    /// Entries from `low` to below `high`, as far as they are held.
+    /// The held entries in `[low, high)`.
     pub(super) fn range(&self, low: u64, high: u64) -> impl Iterator<Item = &Entry> {
         let from = self.batches.partition_point(|batch| batch.held.end <= low);
         let batches = self.batches.range(from..).take_while(move |batch| batch.held.start < high);
@@ -122,7 +122,7 @@ impl Tail {
     }
 }
 
-/// What a batch takes of the heap: its places, the data, and what the allocator and `Bytes` keep beside those.
+/// About how much memory a batch takes: the entries, their data, and the overhead of the allocator and of `Bytes`.
 fn memory(entries: &Arc<Vec<Entry>>) -> u64 {
     const BESIDE_BATCH: usize = 2 * size_of::<Batch>() + 64;
     const BESIDE_ENTRY: usize = 64;
@@ -131,7 +131,7 @@ fn memory(entries: &Arc<Vec<Entry>>) -> u64 {
     (BESIDE_BATCH + places + entries.iter().map(data).sum::<usize>()) as u64
 }
 
-/// What an entry comes to in a message, within a few bytes.
+/// About how many bytes an entry takes in a message.
 pub(super) fn cost(entry: &Entry) -> u64 {
     // The rest of an encoded entry: kind, term, index and lengths.
     const OVERHEAD: u64 = 24;

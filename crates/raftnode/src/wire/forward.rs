@@ -1,7 +1,7 @@
 //! Proposals that followers hand to the leader, and its answers.
 //!
-//! They do not travel as `MsgPropose`: raft-rs would hand one on again, decode conf changes inside of it, and nobody
-//! would learn what became of it. Here each is sent to a leader once, for one term, and answered; to the next leader it
+//! They are not sent as `MsgPropose`: raft-rs would forward one again and decode conf changes inside it, and nobody would
+//! learn what became of it. Here each is sent to a leader once, for one term, and answered; to the next leader it
 //! goes only when it is certain that nothing came of it (O22).
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Where in the log this node's own proposals stand.
+//! The places, by index and term, at which this node's own proposals were appended.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
@@ -13,15 +13,16 @@ use crate::wire::Forward;
 pub(super) struct Place {
     index: u64,
     pub(super) term: u64,
-    /// What was appended, in case that it has to be again.
+    /// The proposal, in case it has to be proposed again.
     pub(super) forward: Forward,
 }
 
-/// By index. They come at the end and leave at the front, nearly always. Several may stand at one: in the log of a leader
-/// that was deposed, and in that of the next; which of them is there shows when something is committed there.
+/// Places in the order of their indexes; nearly always they are added at the end and removed at the front. Several may
+/// have the same index: in the log of a deposed leader, and in its successor's. Which one holds shows when the index is
+/// committed.
 ///
-/// Forgetting one only marks it, for deadlines pass by the hundred thousand at once, after a partition, and to look for each
-/// would take too long. What is marked is swept out together, when it has come to half of all.
+/// Forgetting a proposal only marks it: after a partition hundreds of thousands of deadlines may pass at once, and to
+/// search for each would take too long. Marked ones are removed together when they come to half of all.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     places: VecDeque<Place>,
@@ -29,14 +30,14 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// So many may be marked before anything is swept out.
+    /// How many may be marked, at least, before they are removed.
     const MANY: usize = 1024;
 
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Puts a proposal where it stands.
+    /// Adds the place of a proposal.
     pub(super) fn insert(&mut self, index: u64, term: u64, forward: Forward) {
         if planted("one-proposal-a-place") {
             self.places.retain(|place| place.index != index);
@@ -49,7 +50,7 @@ impl Places {
         self.places.insert(at, place);
     }
 
-    /// Takes one of those that stand there.
+    /// Removes and returns a place with this index.
     pub(super) fn remove(&mut self, index: u64) -> Option<Place> {
         loop {
             let place = match self.places.front()?.index.cmp(&index) {
@@ -66,7 +67,7 @@ impl Places {
         }
     }
 
-    /// Takes all that were appended in a term before `term`.
+    /// Removes and returns all places of terms before `term`.
     pub(super) fn remove_before_term(&mut self, term: u64) -> impl Iterator<Item = Place> {
         let places = std::mem::take(&mut self.places).into_iter();
         let (over, places): (VecDeque<Place>, _) = places.partition(|place| place.term < term);
@@ -75,7 +76,7 @@ impl Places {
         over.into_iter().filter(|place| !is_forgotten(forgotten, place))
     }
 
-    /// Forgets a proposal, wherever it stands, if it does.
+    /// Forgets a proposal, if it has a place.
     pub(super) fn forget(&mut self, id: ProposalId) {
         if self.places.is_empty() {
             return;
@@ -87,7 +88,7 @@ impl Places {
         }
     }
 
-    /// Takes everything up to `index`.
+    /// Removes and returns all places up to `index`.
     pub(super) fn remove_through(&mut self, index: u64) -> impl Iterator<Item = Place> {
         let end = self.places.partition_point(|place| place.index <= index);
         let forgotten = &mut self.forgotten;
