@@ -7,6 +7,7 @@ use std::{
 };
 
 use oarlock_membership::{check_peer_url, parse_initial_cluster};
+use oarlock_transport::check_peer_urls;
 
 use crate::{
     api::Limits,
@@ -95,11 +96,15 @@ impl Config {
             flags.data_dir.clone().unwrap_or_else(|| format!("{}.oarlock", flags.name).into());
         let advertise_peer =
             urls("--initial-advertise-peer-urls", &flags.initial_advertise_peer_urls)?;
+        dialable("--initial-advertise-peer-urls", &advertise_peer)?;
         let initial_cluster = match &flags.initial_cluster {
             Some(list) => parse_initial_cluster(list)
                 .map_err(|error| usage(format!("--initial-cluster: {error}")))?,
             None => vec![(flags.name.clone(), advertise_peer.clone())],
         };
+        for (_, urls) in &initial_cluster {
+            dialable("--initial-cluster", urls)?;
+        }
         Ok(Self {
             listen_peer: listen("--listen-peer-urls", &flags.listen_peer_urls)?,
             listen_client: listen("--listen-client-urls", &flags.listen_client_urls)?,
@@ -258,6 +263,15 @@ fn urls(flag: &str, list: &str) -> Result<Vec<String>, Failure> {
     Ok(urls)
 }
 
+/// Refuses what a peer URL may be, but our peers cannot dial. What none may be is told elsewhere.
+fn dialable(flag: &str, urls: &[String]) -> Result<(), Failure> {
+    let mut good = urls.iter().filter(|url| check_peer_url(url).is_ok());
+    good.try_for_each(|url| {
+        check_peer_urls(0, std::slice::from_ref(url))
+            .map_err(|error| usage(format!("{flag}: {error}")))
+    })
+}
+
 /// Checks URLs to listen on, and resolves them.
 fn listen(flag: &str, list: &str) -> Result<Vec<ListenUrl>, Failure> {
     let resolve = |url: String| {
@@ -333,6 +347,8 @@ mod tests {
             ("--listen-peer-urls http://example.com:1", "expected an IP address or localhost"),
             ("--listen-peer-urls https://127.0.0.1:1", "asks for TLS"),
             ("--listen-peer-urls http://127.0.0.1", "--listen-peer-urls: the URL"),
+            ("--initial-advertise-peer-urls https://127.0.0.1:1", "https is not supported yet"),
+            ("--initial-cluster a=https://127.0.0.1:1", "https is not supported yet"),
             ("--listen-client-urls http://127.0.0.1:1", "--advertise-client-urls is required"),
             (
                 "--uncommitted-tail keep",

@@ -51,7 +51,9 @@ mod codec;
 pub use codec::{FrameError, Stranger};
 
 mod tcp;
-pub use tcp::{QueryError, TcpError, TcpOptions, TcpTransport, query, query_members};
+pub use tcp::{
+    QueryError, TcpError, TcpOptions, TcpTransport, check_peer_urls, query, query_members,
+};
 
 #[cfg(feature = "testing")]
 mod mem;

@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oarlock_membership::{Change, Cluster, Member, NotReady, check_peer_url};
+use oarlock_transport::check_peer_urls;
 use tonic::{Request, Response, async_trait};
 
 use super::{Answer, Api, Error};
@@ -151,10 +152,10 @@ impl<B: Backend> Api<B> {
     }
 }
 
-/// etcd's check of URLs given at run time.
+/// etcd's check of URLs given at run time; and ours, that the other members can dial them.
 fn check_urls(urls: &[String]) -> Result<(), Error> {
-    let good = !urls.is_empty() && urls.iter().all(|url| check_peer_url(url).is_ok());
-    if good { Ok(()) } else { Err(Error::BadUrls) }
+    let good = urls.iter().all(|url| check_peer_url(url).is_ok());
+    if good && check_peer_urls(0, urls).is_ok() { Ok(()) } else { Err(Error::BadUrls) }
 }
 
 fn members_pb(cluster: &Cluster) -> Vec<pb::Member> {

@@ -310,8 +310,10 @@ async fn members_are_listed_added_promoted_updated_and_removed() {
     let mut cluster = served.cluster();
     let add =
         |url: &str, is_learner| MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner };
-    let bad = cluster.member_add(add("h2:1", true)).await;
-    assert_status(bad, Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+    for nobody_can_dial in ["h2:1", "https://h2:1"] {
+        let bad = cluster.member_add(add(nobody_can_dial, true)).await;
+        assert_status(bad, Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+    }
     let same = cluster.member_add(add("http://h1:1", true)).await;
     assert_status(same, Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
     let added =

@@ -16,7 +16,9 @@ mod peer;
 mod queue;
 mod shared;
 mod snapshot;
+
 mod url;
+pub use url::check_peer_urls;
 
 mod options;
 pub use options::TcpOptions;

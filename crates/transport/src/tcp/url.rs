@@ -2,6 +2,21 @@
 
 use crate::PeerError;
 
+/// Whether [`TcpTransport`](crate::TcpTransport) can dial these URLs: to be asked before somebody becomes a member whom
+/// nobody could reach, and who would count in every majority all the same. Host names are not resolved.
+///
+/// # Errors
+/// [`PeerError::NoUrl`], [`PeerError::BadUrl`]: what [`add_peer`](crate::Transport::add_peer) would say.
+///
+/// ```
+/// use oarlock_transport::check_peer_urls;
+/// assert!(check_peer_urls(7, &["http://10.0.0.7:2380".into()]).is_ok());
+/// assert!(check_peer_urls(7, &["https://10.0.0.7:2380".into()]).is_err(), "there is no TLS yet");
+/// ```
+pub fn check_peer_urls(id: u64, urls: &[String]) -> Result<(), PeerError> {
+    PeerUrl::parse_all(id, urls).map(drop)
+}
+
 /// A peer URL, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PeerUrl {
@@ -41,9 +56,10 @@ impl PeerUrl {
         if host.is_empty() || host.len() > 255 || host.contains(char::is_whitespace) {
             return Err("no usable host, expected http://host:port");
         }
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = match port.parse() {
-            Ok(0) | Err(_) => return Err("no usable port, expected http://host:port"),
-            Ok(port) => port,
+            Ok(port) if port > 0 && digits => port,
+            _ => return Err("no usable port, expected http://host:port"),
         };
         Ok(Self { text: url.to_owned(), host: host.to_owned(), port })
     }
@@ -128,6 +144,7 @@ mod tests {
             "http://a b:1",
             "http://[::1",
             "http://a:-1",
+            "http://a:+1",
         ] {
             assert!(matches!(PeerUrl::parse(url), Err(PeerError::BadUrl { .. })), "{url:?}");
         }
