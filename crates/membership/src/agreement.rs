@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use crate::planted::planted;
 use crate::record::ConfState;
 use crate::{Cluster, Configuration, ConfigurationError, Member};
 
@@ -53,6 +54,6 @@ impl Cluster {
                 .collect(),
             illegal: None,
         };
-        if found == none { Ok(()) } else { Err(found) }
+        if found == none || planted("disagreement-is-overlooked") { Ok(()) } else { Err(found) }
     }
 }

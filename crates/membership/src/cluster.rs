@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::initial::{InitialError, founding_members};
+use crate::planted::planted;
 use crate::{Change, ChangeEntry, Configuration, ConfigurationError, Member, cluster_id};
 
 /// How many learners a cluster allows unless told otherwise, as in etcd.
@@ -220,7 +221,9 @@ impl Cluster {
     pub fn validate(&self, change: &Change) -> Result<(), ChangeError> {
         self.objection(change)?;
         match change {
-            Change::Remove(id) if !self.voters().any(|voter| voter.id != *id) => {
+            Change::Remove(id)
+                if !self.voters().any(|voter| voter.id != *id) && !planted("nobody-votes") =>
+            {
                 Err(ChangeError::LastVoter { id: *id })
             }
             _ => Ok(()),
@@ -276,6 +279,9 @@ impl Cluster {
                     next.take(change)
                 }
             });
+            if planted("half-a-change-is-taken") {
+                *self = next.clone();
+            }
         }
         // Checked on the whole: a joint change may well replace the only voter.
         let removal = entry.changes.iter().rfind(|change| matches!(change, Change::Remove(_)));
@@ -312,7 +318,11 @@ impl Cluster {
     pub fn update_peer_urls(&mut self, id: u64, peer_urls: &[String]) -> Result<(), ChangeError> {
         self.known(id)?;
         self.url_objection(id, peer_urls)?;
-        self.known(id)?.peer_urls = crate::member::sorted(peer_urls);
+        let member = self.known(id)?;
+        member.peer_urls = crate::member::sorted(peer_urls);
+        if planted("an-update-makes-a-voter") {
+            member.is_learner = false;
+        }
         Ok(())
     }
 
@@ -329,7 +339,7 @@ impl Cluster {
         if id == 0 {
             return Err(ChangeError::ZeroId);
         }
-        if self.is_removed(id) {
+        if self.is_removed(id) && !planted("the-removed-come-back") {
             return Err(ChangeError::Removed { id });
         }
         match (change, self.member(id)) {
@@ -340,7 +350,8 @@ impl Cluster {
             (Change::AddLearner(member), None) => {
                 self.url_objection(id, &member.peer_urls)?;
                 let max = self.max_learners;
-                let full = self.learners().count() as u64 >= max;
+                let full =
+                    self.learners().count() as u64 >= max && !planted("learners-without-bound");
                 if full { Err(ChangeError::TooManyLearners { max }) } else { Ok(()) }
             }
             (Change::Promote(_) | Change::Remove(_), None) => Err(ChangeError::Unknown { id }),
@@ -355,6 +366,7 @@ impl Cluster {
         for url in peer_urls {
             if let Some(owner) =
                 self.members().find(|other| other.id != id && other.peer_urls.contains(url))
+                && !planted("two-at-one-url")
             {
                 return Err(ChangeError::UrlInUse { url: url.clone(), owner: owner.id });
             }

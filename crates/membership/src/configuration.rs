@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::planted::planted;
 use crate::record::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, RecordError,
 };
@@ -137,11 +138,9 @@ impl Configuration {
     /// Everybody in any role, ascending: the set that etcd's `getIDs` computes.
     #[must_use]
     pub fn ids(&self) -> BTreeSet<u64> {
-        [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect()
+        let all = [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next];
+        let roles = if planted("only-voters-are-seen") { 1 } else { all.len() };
+        all.into_iter().take(roles).flatten().copied().collect()
     }
 
     /// What the configuration is after `change`; `self` is left alone.
@@ -205,7 +204,8 @@ impl Configuration {
                 ConfChangeType::AddLearnerNode => {
                     self.forget(id);
                     // An outgoing voter cannot learn yet: it would be both at once.
-                    let outgoing = self.voters_outgoing.contains(&id);
+                    let outgoing =
+                        self.voters_outgoing.contains(&id) && !planted("voter-and-learner-at-once");
                     if outgoing { &mut self.learners_next } else { &mut self.learners }.insert(id);
                 }
             }

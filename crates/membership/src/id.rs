@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
+use crate::planted::planted;
+
 /// Names one proposal among all that were ever made, so that it takes effect at most once and its proposer can be
 /// answered, whichever member's log it went through.
 ///
@@ -81,6 +83,9 @@ pub fn rescued_cluster_id(old: u64, epoch: u64) -> u64 {
             hash.update(part.to_be_bytes());
         }
         let id = head(hash);
+        if planted("a-rescue-keeps-the-id") {
+            return old;
+        }
         if id != old && id != 0 {
             return id;
         }

@@ -78,6 +78,7 @@ pub use join::{JoinError, match_peers};
 mod standalone;
 pub use standalone::{HardState, LogSpan, PlanError, StandalonePlan, Survivor, UncommittedTail};
 
+mod planted;
 mod report;
 
 /// The examples of the README, compiled and run.

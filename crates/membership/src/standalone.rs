@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::change::raft_change;
+use crate::planted::planted;
 use crate::record::ConfState;
 use crate::{
     Change, ChangeEntry, Cluster, Configuration, ConfigurationError, Disagreement, EntryKind,
@@ -254,12 +255,13 @@ impl StandalonePlan {
         if before.commit > last_index {
             return Err(PlanError::CommitBeyondLog { commit: before.commit, last: last_index });
         }
-        if epoch <= log.newest_epoch {
+        if epoch <= log.newest_epoch && !planted("a-rescue-happens-again") {
             return Err(PlanError::NotNewer { epoch, newest: log.newest_epoch });
         }
 
         let kept_to = kept.map_or(survivor.snapshot_index, |span| span.last);
-        let highest_term = before.term.max(last_term);
+        let votes = if planted("votes-have-no-term") { 0 } else { before.term };
+        let highest_term = votes.max(last_term);
         let term = highest_term.checked_add(1).ok_or_else(|| exhausted("term", highest_term))?;
         let (orders, removed) = orders(&log.configuration, survivor.member);
         let mut appended = Vec::with_capacity(orders.len());
@@ -285,7 +287,11 @@ impl StandalonePlan {
             removed,
             appended,
             previous_hard_state: before,
-            hard_state: HardState { term, vote: id, commit: index },
+            hard_state: HardState {
+                term,
+                vote: id,
+                commit: if planted("rescued-in-memory-only") { before.commit } else { index },
+            },
         })
     }
 
@@ -316,7 +322,7 @@ fn extend(span: &mut Option<LogSpan>, entry: &EntryView<'_>) {
 fn orders(configuration: &Configuration, member: &Member) -> (Vec<ChangeEntry>, Vec<u64>) {
     let id = member.id;
     let mut orders = Vec::new();
-    if configuration.is_joint() {
+    if configuration.is_joint() && !planted("a-rescue-stays-joint") {
         // Raft refuses every other change until then.
         orders.push(ChangeEntry::leave_joint());
     }
@@ -328,7 +334,10 @@ fn orders(configuration: &Configuration, member: &Member) -> (Vec<ChangeEntry>, 
     } else if !configuration.voters().contains(&id) {
         orders.push(ChangeEntry::new(Change::AddVoter(member.clone())));
     }
-    let everybody: BTreeSet<u64> = configuration.voters() | &learners;
+    let everybody: BTreeSet<u64> = match planted("learners-survive-a-rescue") {
+        true => configuration.voters().clone(),
+        false => configuration.voters() | &learners,
+    };
     let removed: Vec<u64> = everybody.into_iter().filter(|&other| other != id).collect();
     orders.extend(removed.iter().map(|&other| ChangeEntry::new(Change::Remove(other))));
     (orders, removed)
@@ -363,20 +372,22 @@ impl Replay {
         on_normal: &mut impl FnMut(&mut Cluster, &EntryView<'e>),
     ) -> Result<(), PlanError> {
         let next = match &mut self.cluster {
-            Some(cluster) => match ChangeEntry::read(entry)? {
-                None => {
-                    on_normal(cluster, entry);
-                    return Ok(());
+            Some(cluster) if !planted("refused-changes-are-believed") => {
+                match ChangeEntry::read(entry)? {
+                    None => {
+                        on_normal(cluster, entry);
+                        return Ok(());
+                    }
+                    Some(change) => {
+                        self.newest_epoch = self.newest_epoch.max(change.rescue.unwrap_or(0));
+                        cluster
+                            .apply_entry(&self.configuration, &change)
+                            .ok()
+                            .map(|applied| applied.configuration)
+                    }
                 }
-                Some(change) => {
-                    self.newest_epoch = self.newest_epoch.max(change.rescue.unwrap_or(0));
-                    cluster
-                        .apply_entry(&self.configuration, &change)
-                        .ok()
-                        .map(|applied| applied.configuration)
-                }
-            },
-            None => {
+            }
+            _ => {
                 let index = entry.index;
                 let change = raft_change(entry)
                     .map_err(|error| UnreadableChange { index, fault: error.into() })?;

@@ -203,6 +203,34 @@ fn any_survivor_can_be_rescued() {
     check("a stranger to an empty log", 3, &[], &["1/1 add voter 3"]);
 }
 
+/// Nobody but the survivor is left, in any role: etcd forgot learners that only its snapshot knew (etcd #20893).
+#[test]
+fn learners_are_removed_wherever_they_are_known_from() {
+    let appended_to = |conf: ConfState, entries: &[Option<ChangeEntry>]| {
+        let conf = ConfState { voters: vec![1, 2], ..conf };
+        let entries = log(6, 1, entries);
+        let case = Case { cluster: None, conf, snapshot: (5, 1), ..Case::new(1, entries) };
+        appended(&case.plan(KEEP).expect("a plan"))
+    };
+    let in_the_snapshot = ConfState { learners: vec![3], ..ConfState::default() };
+    assert_eq!(appended_to(in_the_snapshot, &[]), ["6/2 remove 2", "7/2 remove 3"]);
+    let in_the_log = ChangeEntry::new(Change::AddLearner(member(3)));
+    assert_eq!(
+        appended_to(ConfState::default(), &[Some(in_the_log)]),
+        ["7/2 remove 2", "8/2 remove 3"]
+    );
+    let to_be = ConfState {
+        voters_outgoing: vec![1, 3],
+        learners_next: vec![3],
+        auto_leave: true,
+        ..ConfState::default()
+    };
+    assert_eq!(
+        appended_to(to_be, &[]),
+        ["6/2 leave the joint configuration", "7/2 remove 2", "8/2 remove 3"]
+    );
+}
+
 /// A change that the apply loop refused is in the log and had no effect; a plan that believed it would go wrong.
 #[test]
 fn refused_changes_have_no_effect_on_the_plan() {
