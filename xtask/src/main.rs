@@ -37,8 +37,8 @@ usage: cargo xtask <task>
   fuzz [target ...] [--seconds N]
                      libFuzzer on the log, its frames and snapshot files
   bench wal|raftnode|transport [options]
-                     the log beside its peers, or the node beside raft-rs and a plain loop, and the physical limit;
-                     builds them first
+                     the log beside its peers, the node beside raft-rs and a plain loop, or the transport beside plain
+                     TCP, and the physical limit; builds them first
                      --only A,B   --quick   --list   --dir DIR   --out DIR   --seconds N
   codegen [--check]  Rust from crates/server/proto (no protoc needed)";
 

@@ -57,7 +57,7 @@ const PROST: Run = Run {
 };
 
 /// The crates whose planted bugs must be caught.
-const PLANTED: [&str; 2] = ["wal", "raftnode"];
+const PLANTED: [&str; 4] = ["wal", "membership", "transport", "raftnode"];
 
 /// What the test binaries reported, added up.
 #[derive(Debug, Default, PartialEq)]

@@ -54,9 +54,10 @@ pub(super) fn purity(root: &Path) -> Report {
             continue;
         };
         seen[folder] += 1;
-        let test_only = file
-            .components()
-            .any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")));
+        // A planted bug asks the environment whether it is on, and is compiled only under a cfg of its own.
+        let test_only = file.components().any(|part| {
+            matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs" | "planted.rs"))
+        });
         if test_only {
             continue;
         }
