@@ -1,7 +1,7 @@
-//! What is checked before raft-rs sees a log.
+//! Checks of a log before raft-rs sees it.
 //!
-//! etcd makes few of these checks, and raft-rs panics where they would fail. The issues that taught them are etcd
-//! #10219, #13509 and #14370, qdrant #4683 and curvine #1551.
+//! etcd makes few of them, and raft-rs panics on a log that would fail them. They go back to etcd #10219, #13509 and
+//! #14370, qdrant #4683 and curvine #1551.
 
 use raft::eraftpb::{Entry, EntryType};
 
@@ -9,12 +9,12 @@ use super::BootError;
 use crate::storage::{Changes, LogReader, LogState, SnapshotId, SnapshotMark, SnapshotStore};
 use crate::{Payload, SnapshotHead, convert};
 
-/// How much of the log is read at a time while it is checked, in bytes.
+/// Bytes of the log that are read at a time while it is checked.
 const CHUNK: u64 = 4 << 20;
 
 /// Where a log begins and ends.
 pub(super) struct Boundaries {
-    /// What it starts from; index 0 without a snapshot.
+    /// The snapshot that it starts from; index 0 without one.
     pub(super) snapshot: SnapshotMark,
     pub(super) last: u64,
     pub(super) term: u64,
@@ -36,10 +36,11 @@ impl Boundaries {
     }
 }
 
-/// The snapshot to start from: the newest whole one that the log vouches for, with its head and its content's length.
+/// Finds the snapshot to start from: the newest complete one that the log vouches for. Returns its head and the length
+/// of its content.
 ///
-/// The log vouches for the snapshot of its newest mark, and for an older one if it still holds every entry after it. A
-/// newer file is ignored: its mark never became durable, so neither did what was to follow (O5).
+/// The log vouches for the snapshot of its newest mark, and for an older one if it still holds every entry after that. A
+/// file that is newer than the mark is ignored: its mark never became durable, so nothing that follows it did (O5).
 pub(super) fn find_snapshot(
     reader: &dyn LogReader,
     snapshots: &dyn SnapshotStore,
@@ -54,7 +55,7 @@ pub(super) fn find_snapshot(
     };
     let Some(id) = snapshots.newest(&vouched)? else {
         if state.first_index == 1 && state.last_index >= mark.index {
-            // Everything since the beginning is there; only time was lost.
+            // The log is complete from its first entry on, so nothing is lost; it only takes time.
             log::warn!(snapshot:% = mark.id(); "the snapshot is gone, the whole log is replayed");
             return Ok(None);
         }
@@ -75,8 +76,8 @@ pub(super) fn find_snapshot(
     Ok(Some((head, source.len)))
 }
 
-/// Reads every entry after the snapshot once: raft-rs will apply them without asking twice. Whatever else wants to know of
-/// them sees them on the way: the conf changes are returned, and `see` is shown each that is sound.
+/// Reads and checks every entry after the snapshot, since raft-rs will apply them without a check. It is the only pass
+/// over the log at a start, so it also collects the conf changes, and calls `see` with each entry.
 pub(super) fn check_log(
     reader: &dyn LogReader,
     bounds: &Boundaries,
@@ -112,8 +113,8 @@ pub(super) fn check_log(
     Ok(changes)
 }
 
-/// Not stricter than the apply loop, or an entry that every member refused would keep them all from starting again: a
-/// conf change needs to be one for raft-rs, whatever its context says.
+/// No stricter than the apply loop, or an entry that every member refused to apply would keep all of them from
+/// restarting. So a conf change only has to be one that raft-rs can decode, whatever its context holds.
 fn check_entry(entry: &Entry) -> Result<(), BootError> {
     let index = entry.index;
     convert::check_conf_change(entry).map_err(|source| BootError::Change { index, source })?;

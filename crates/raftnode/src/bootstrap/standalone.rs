@@ -1,7 +1,7 @@
 //! Forced standalone restart: one member goes on alone after the majority was lost for good.
 //!
-//! What etcd does under `--force-new-cluster`, with the differences that
-//! [`StandalonePlan`](oarlock_membership::StandalonePlan) documents.
+//! This is etcd's `--force-new-cluster`, with the differences documented at
+//! [`StandalonePlan`](oarlock_membership::StandalonePlan).
 
 use oarlock_membership::{Member, StandalonePlan, Survivor, UncommittedTail};
 use raft::eraftpb::{Entry, EntryType};
@@ -12,16 +12,16 @@ use crate::planted::planted;
 use crate::storage::{LogBatch, LogState, LogStore, SnapshotStore};
 use crate::{Payload, convert};
 
-/// What a forced standalone restart does.
+/// The options of a forced standalone restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standalone {
-    /// What becomes of entries above the commit index. There is no default: keeping may commit what clients were told
-    /// had failed, discarding may lose what they were told had succeeded.
+    /// What to do with entries above the commit index. There is no default: keeping them may commit what clients were
+    /// told had failed, and discarding them may lose what they were told had succeeded.
     pub tail: UncommittedTail,
-    /// Keep the cluster's id, although old members that come back could then talk to the rescued one.
+    /// Keep the cluster's id, although former members that come back can then connect to the rescued one.
     pub keep_cluster_id: bool,
-    /// Do it although this log was rescued before. Without it a flag that was left in a unit file changes nothing at
-    /// the next start.
+    /// Do it even if this log was rescued before. Otherwise a flag that was left in a unit file has no effect at the next
+    /// start.
     pub again: bool,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn rescue(
     let planned = &plan.hard_state;
     let mut hard_state = convert::hard_state(planned.term, planned.vote, planned.commit);
     if entries.is_empty() && plan.discarded.is_some() {
-        // A log is only cut off by what replaces its end.
+        // The end of a log can only be discarded by an entry that replaces it.
         hard_state.commit += 1;
         let (index, term) = (hard_state.commit, hard_state.term);
         entries.push(convert::entry(index, term, EntryType::EntryNormal, Payload::Empty.encode()));
@@ -76,11 +76,11 @@ pub(super) fn rescue(
         cluster_id: plan.cluster_id,
         incarnation: metadata.incarnation + 1,
         rescue_epoch: plan.epoch,
-        // The lost majority must not be dialled.
+        // Do not connect to the lost members.
         contacts: vec![self_among(&recovered)],
         ..metadata
     };
-    // One batch: after a crash there is the old member or the rescued one, and nothing in between.
+    // In one batch: after a crash the log is that of the old member or of the rescued one, and of nothing in between.
     let batch = LogBatch {
         metadata: Some(metadata.encode()),
         entries: &entries,
@@ -133,14 +133,14 @@ fn plan(
     let epoch = recovered.rescue_epoch + 1;
     let plan = StandalonePlan::new(&survivor, views, rescue.tail, epoch, |cluster, entry| {
         if let Ok(Payload::Attributes { update, .. }) = Payload::decode_slice(entry.data) {
-            // What the apply loop refuses is refused here.
+            // An update that is refused here is refused by the apply loop as well.
             let _ = update.apply_to(cluster);
         }
     })?;
     Ok(if rescue.keep_cluster_id { plan.keep_cluster_id() } else { plan })
 }
 
-/// The member itself, as well as it is known.
+/// This member, with as much as is known of it.
 fn self_among(recovered: &Recovered) -> Member {
     let known = recovered.cluster.member(recovered.id);
     let known =
@@ -148,8 +148,7 @@ fn self_among(recovered: &Recovered) -> Member {
     known.cloned().unwrap_or_else(|| Member { id: recovered.id, ..Member::default() })
 }
 
-/// What the log holds, checked, with everything of its entries that a plan looks at: not what they tell the state machine,
-/// which may be long.
+/// Checks the log, and returns its entries as far as a plan needs them: without the application data, which may be large.
 fn examine(
     store: &dyn LogStore,
     snapshots: &dyn SnapshotStore,

@@ -1,4 +1,4 @@
-//! The ways to begin.
+//! Founding a cluster, joining one, and restarting.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::planted::planted;
 use crate::storage::{Changes, LogBatch, LogState, LogStore, SnapshotStore};
 use crate::{Window, convert};
 
-/// Founds a cluster the way etcd does (`StartNode` in etcd's raft): the founders become conf changes 1..n of term 1,
-/// all committed. The configuration at index 0 stays empty: a member that joins later replays the same entries and
+/// Founds a cluster as etcd's raft does in `StartNode`: the founders are added by conf changes 1 to n of term 1, which
+/// count as committed. The configuration at index 0 is empty, so a member that joins later replays the same entries and
 /// never takes itself for the only voter.
 pub(super) fn found(
     store: &mut dyn LogStore,
@@ -54,7 +54,7 @@ pub(super) fn found(
     Ok(recovered)
 }
 
-/// Joins a cluster: only the metadata is written, everything else comes from the leader.
+/// Joins a cluster: only metadata is written, and everything else comes from the leader.
 pub(super) fn join(
     store: &mut dyn LogStore,
     id: u64,
@@ -84,7 +84,7 @@ pub(super) fn restart(
     let mut recovered = recover(store, snapshots, &state, &metadata, &mut drop)?;
     // A rescue revives a removed survivor by entries that follow the snapshot.
     let rescued_since = metadata.rescue_epoch > recovered.cluster.epoch();
-    // Whom a joint change removes has a vote until the joint configuration is left, and leaving may need that vote.
+    // A member removed by a joint change votes until the joint configuration is left, and that may take its vote.
     let needed = recovered.snapshot.as_ref().is_some_and(|mark| {
         let conf = &mark.conf_state;
         conf.get_voters().contains(&metadata.id)
@@ -95,7 +95,7 @@ pub(super) fn restart(
     }
     metadata.incarnation += 1;
     recovered.incarnation = metadata.incarnation;
-    // O20: whatever of the tail was only in the page cache is durable from here on, before raft-rs counts on it.
+    // The sync also makes durable what was only in the page cache, before raft-rs relies on it (O20).
     write(
         metadata.id,
         store,
@@ -113,8 +113,8 @@ pub(super) fn restart(
     Ok(recovered)
 }
 
-/// What the log and its snapshot hold, checked, in the incarnation that wrote it. `see` is shown every entry after the
-/// snapshot.
+/// Checks the log and its snapshot, and returns what they hold, in the incarnation that wrote them. `see` is called
+/// with every entry after the snapshot.
 pub(super) fn recover(
     store: &dyn LogStore,
     snapshots: &dyn SnapshotStore,
@@ -136,12 +136,12 @@ pub(super) fn recover(
     let bounds = Boundaries::of(state, mark.as_ref())?;
     let changes = check_log(reader.as_ref(), &bounds, see)?;
     let mut hard_state = state.hard_state.clone();
-    // A commit index alone is not synced, so it may lag behind the snapshot, all of which was committed.
+    // Everything in a snapshot is committed, but the commit index may lag: it is not synced by itself.
     hard_state.commit = hard_state.commit.max(bounds.snapshot.index);
     let mut cluster = head
         .as_ref()
         .map_or_else(|| Cluster::new(metadata.cluster_id), |head| head.cluster.clone());
-    // A rescue gives a new id, which a snapshot from before does not know.
+    // A snapshot from before a rescue still has the old cluster id.
     cluster.set_id(metadata.cluster_id);
     Ok(Recovered {
         id: metadata.id,
@@ -164,7 +164,7 @@ pub(super) fn recover(
     })
 }
 
-/// Writes all that a boot has to write: whole or not at all, whenever a crash comes.
+/// Writes everything that a boot has to write, atomically and durably.
 pub(super) fn write(
     id: u64,
     store: &mut dyn LogStore,
@@ -227,7 +227,7 @@ fn first_metadata(id: u64, cluster: &Cluster) -> Metadata {
     }
 }
 
-/// A log that holds nothing yet.
+/// The result for a log that holds nothing but metadata.
 fn fresh(metadata: Metadata) -> Recovered {
     Recovered {
         id: metadata.id,
