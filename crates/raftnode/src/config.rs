@@ -237,8 +237,8 @@ impl Config {
         self
     }
 
-    /// Bytes of committed entries handed to the apply thread at a time. Defaults to 4 MiB: enough to make the handoff
-    /// cheap, and little enough that reads, which wait for the end of a batch, do not wait long.
+    /// Bytes of committed entries handed to the apply thread, and read for it, at a time. Defaults to 4 MiB: enough to make
+    /// the handoff cheap, and little enough that reads, which wait for the end of a batch, do not wait long.
     pub const fn max_apply_bytes(mut self, bytes: u64) -> Self {
         self.max_apply_bytes = bytes;
         self

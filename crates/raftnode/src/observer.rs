@@ -73,8 +73,8 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stalled {
-    /// The oldest write is older than an election timeout. A leader of others hands over; the only voter refuses
-    /// proposals.
+    /// The oldest write, or the read of what is to be applied, is older than an election timeout. A leader of others hands
+    /// over; the only voter refuses proposals.
     Disk,
     /// There is something to apply, and the state machine has taken nothing for an election timeout.
     Apply,

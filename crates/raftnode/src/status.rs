@@ -161,7 +161,7 @@ pub struct Status {
     pub leased: bool,
     /// The log lost entries: this node takes no part any more.
     pub quarantined: Option<Quarantine>,
-    /// The oldest write is older than an election timeout (O12).
+    /// The oldest write, or the read of what is to be applied, is older than an election timeout (O12).
     pub disk_stalled: bool,
     /// What has been counted so far.
     pub stats: crate::Stats,

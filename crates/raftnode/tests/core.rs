@@ -442,7 +442,7 @@ fn a_leader_whose_disk_stalls_hands_over() {
     let mut sim = elected(3);
     sim.propose(1, "a");
     sim.settle();
-    sim.core(1).handle_write_stall(true);
+    sim.core(1).handle_disk_stall(true);
     sim.poll(1);
     sim.settle();
     assert_ne!(sim.leader(), Some(1));
@@ -462,7 +462,7 @@ fn a_leader_whose_disk_stalls_when_check_quorum_has_just_looked_hands_over() {
     });
     assert!(looked && sim.leader() == Some(1));
     assert!(sim.core(1).successor().is_some(), "nobody leads after it");
-    sim.core(1).handle_write_stall(true);
+    sim.core(1).handle_disk_stall(true);
     sim.poll(1);
     sim.settle();
     assert!(sim.leader().is_some_and(|leader| leader != 1), "{:?}", sim.leader());
@@ -471,13 +471,13 @@ fn a_leader_whose_disk_stalls_when_check_quorum_has_just_looked_hands_over() {
 #[test]
 fn a_lone_voter_whose_disk_stalls_refuses_and_stays() {
     let mut sim = elected(1);
-    sim.core(1).handle_write_stall(true);
+    sim.core(1).handle_disk_stall(true);
     let id = sim.propose(1, "a");
     assert!(
         matches!(&sim.node(1).refused[..], [(refused, ProposeError::Busy(_))] if *refused == id)
     );
     assert_eq!(sim.leader(), Some(1));
-    sim.core(1).handle_write_stall(false);
+    sim.core(1).handle_disk_stall(false);
     sim.propose(1, "b");
     sim.settle();
     assert_eq!(sim.node(1).lines, ["b"]);

@@ -1,4 +1,5 @@
-//! Followers who lack what the leader's memory does not hold: it is read elsewhere, and nothing waits for it (O12).
+//! What memory does not hold, and followers lack or the state machine has to be given, is read elsewhere: nothing else waits
+//! for it (O12).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +8,10 @@ use std::time::{Duration, Instant};
 use oarlock_raftnode::bootstrap::Boot;
 use oarlock_raftnode::membership::{Change, ChangeEntry};
 use oarlock_raftnode::raft::eraftpb::{Entry, MessageType};
-use oarlock_raftnode::{Fetch, LogError, LogReader, LogStore, NodeEnd, NodeError, Role};
+use oarlock_raftnode::{
+    Applied, Config, Fetch, LogError, LogReader, LogStore, NodeEnd, NodeError, Pending,
+    ProposeError, Role,
+};
 use parking_lot::{Condvar, Mutex};
 
 mod support;
@@ -51,7 +55,11 @@ fn without_reads<T>(sim: &mut Sim, mut until: impl FnMut(&mut Sim) -> Option<T>)
 }
 
 fn first_fetch(sim: &mut Sim) -> Fetch {
-    let fetch = |sim: &mut Sim| sim.nodes.get_mut(&1).expect("a node").fetches.pop_front();
+    let fetch = |sim: &mut Sim| {
+        let fetches = &mut sim.nodes.get_mut(&1).expect("a node").fetches;
+        let at = fetches.iter().position(|fetch| !fetch.is_to_apply())?;
+        fetches.remove(at)
+    };
     without_reads(sim, fetch).expect("something is to be read")
 }
 
@@ -222,6 +230,61 @@ fn a_log_that_does_not_read_back_ends_the_node() {
     }
 }
 
+/// Nobody else, after a restart with more to apply than a piece.
+fn restarted() -> Sim {
+    let mut sim = Sim::new_with(1, 1, |config| config.max_apply_bytes(100));
+    sim.elect(1);
+    for n in 0..MANY {
+        sim.propose(1, &format!("{n}"));
+    }
+    sim.settle();
+    sim.slow_reads = true;
+    sim.crash(1, 0);
+    sim
+}
+
+/// One read at a time, and no entry without its turn or twice (O23).
+#[test]
+fn what_is_to_be_applied_is_read_a_piece_at_a_time() {
+    let mut sim = restarted();
+    let (mut pieces, mut next) = (0, 1);
+    while sim.node(1).lines.len() < MANY {
+        assert_eq!(sim.node(1).fetches.len(), 1, "after {next}");
+        let fetch = sim.nodes.get_mut(&1).and_then(|node| node.fetches.pop_front());
+        let fetch = fetch.expect("counted");
+        assert!(fetch.is_to_apply());
+        assert_eq!(fetch.range().start, next);
+        sim.tick(1);
+        assert!(!sim.apply(1), "applied before it was read");
+        let entries = read(&sim, &fetch).expect("whole");
+        next += entries.len() as u64;
+        pieces += 1;
+        answer(&mut sim, fetch, Ok(entries));
+        while sim.apply(1) {}
+        assert_eq!(sim.node(1).core.applied(), next - 1);
+    }
+    assert!(pieces > 3, "{pieces} pieces");
+    sim.elect(1);
+    sim.propose(1, "more");
+    sim.settle();
+    assert_eq!(sim.node(1).lines.len(), MANY + 1);
+}
+
+#[test]
+fn nothing_is_read_for_apply_while_it_is_held() {
+    let mut sim = restarted();
+    let fetch = sim.nodes.get_mut(&1).and_then(|node| node.fetches.pop_front());
+    let fetch = fetch.expect("something is to be read");
+    let entries = read(&sim, &fetch);
+    let core = sim.core(1);
+    core.hold_apply(true);
+    core.handle_fetched(fetch, entries).expect("the log is well");
+    assert!(core.poll_apply().is_none() && core.poll_fetch().is_none(), "it is held");
+    core.hold_apply(false);
+    let (stage, next) = (core.poll_apply().expect("it is here"), core.poll_fetch());
+    assert_eq!(next.map(|next| next.range().start), stage.entries.last().map(|e| e.index + 1));
+}
+
 /// A log whose old pages come slowly, or not at all, once it is told so.
 #[derive(Clone, Default)]
 struct Cold(Arc<Gate>);
@@ -257,6 +320,9 @@ impl Gate {
         if self.fails.load(Ordering::Relaxed) {
             return Err(LogError::Corrupt { detail: "asked to fail".into(), place: None });
         }
+        if !std::thread::current().name().is_some_and(|name| name.starts_with("oarlock-")) {
+            return log.entries(low, high, max_bytes); // a boot
+        }
         let mut shut = self.shut.lock();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         while *shut {
@@ -276,48 +342,54 @@ impl Drop for Cold {
 
 const LINES: usize = 300;
 
-/// A leader with a log like that, and a follower that lacks most of it and is still away.
-fn cold_cluster(cold: &Cold) -> (TestCluster, u64, u64) {
-    // It takes many messages to catch up; and a machine with other things to do deposes nobody.
-    let config = config().tail_cache_bytes(1024).max_size_per_msg(1024).election_ticks(100);
-    let config = config.stop_timeout(Duration::from_millis(500));
-    let mut cluster = TestCluster::new(3, config);
-    let leader = cluster.ids()[0];
-    cluster.elect(leader);
-    cluster.stop(leader);
-    let node = &cluster.nodes[&leader];
+/// It takes many messages to catch up; and a machine with other things to do deposes nobody.
+fn cold_config() -> Config {
+    let config = config().tail_cache_bytes(1024).max_size_per_msg(1024).election_ticks(200);
+    config.stop_timeout(Duration::from_millis(500))
+}
+
+fn restart_cold(cluster: &mut TestCluster, id: u64, cold: &Cold) {
+    cluster.stop(id);
+    let node = &cluster.nodes[&id];
     let (store, snapshots) = (node.store.clone(), node.snapshots.clone());
     let gate = Arc::clone(&cold.0);
     let log = Box::new(ReadThrough::new(store.clone(), move |log, range| gate.read(log, range)));
-    cluster.boot_with(leader, store, log, snapshots, &Boot::Restart);
-    cluster.elect(leader);
+    cluster.boot_with(id, store, log, snapshots, &Boot::Restart);
+    wait_for("it to follow", || (cluster.handle(id).leader() != 0).then_some(())); // or nothing it is told gets there
+}
+
+/// A leader with a log like that, and a follower that lacks most of it and is still away.
+fn cold_cluster(cold: &Cold) -> (TestCluster, u64, u64) {
+    let mut cluster = TestCluster::new(3, cold_config());
+    let leader = cluster.ids()[0];
+    cluster.elect(cluster.ids()[2]);
+    restart_cold(&mut cluster, leader, cold);
+    cluster.lead(leader);
     let away = cluster.ids()[1];
     cluster.network.isolate(away);
-    let pending: Vec<_> =
-        (0..LINES).map(|n| cluster.handle(leader).propose(format!("{n}"))).collect();
-    for pending in pending {
-        pending.wait().expect("two of three");
-    }
+    write(&cluster, leader, LINES);
     (cluster, leader, away)
 }
 
-/// O12: for a follower that is far behind nobody else waits, least of all the heartbeats.
-#[test]
-fn heartbeats_and_writes_go_on_while_the_log_is_read() {
-    let cold = Cold::default();
-    let (cluster, leader, _) = cold_cluster(&cold);
-    let before = cluster.handle(leader).vitals().term;
-    cold.shut(true);
-    cluster.network.heal();
+fn write(cluster: &TestCluster, leader: u64, count: usize) {
+    let pending: Vec<_> =
+        (0..count).map(|n| cluster.handle(leader).propose(format!("{n}"))).collect();
+    for pending in pending {
+        pending.wait().expect("two of three");
+    }
+}
+
+/// For as long as followers wait for a leader, while a read hangs.
+fn leads_on(cluster: &TestCluster, leader: u64, cold: &Cold, mut each: impl FnMut()) {
     wait_for("the log to be read", || cold.waiting());
+    let before = cluster.handle(leader).vitals().term;
     let late = cluster.handle(leader).stats().heartbeats_late;
-    // As long as followers wait for a leader.
-    let (began, mut written) = (Instant::now(), 0);
+    let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
-        let pending = cluster.handle(leader).propose(format!("meanwhile {written}"));
-        let answer = pending.wait_timeout(Duration::from_secs(1));
-        assert!(answer.is_ok_and(|answer| answer.is_ok()), "waits for the cold log");
-        written += 1;
+        each();
+        let asked = Instant::now();
+        let _ = cluster.handle(leader).status();
+        assert!(asked.elapsed() < Duration::from_secs(1), "the node thread waits for the cold log");
         std::thread::sleep(Duration::from_millis(5));
     }
     let vitals = cluster.handle(leader).vitals();
@@ -325,8 +397,108 @@ fn heartbeats_and_writes_go_on_while_the_log_is_read() {
     let late = cluster.handle(leader).stats().heartbeats_late - late;
     assert!(late < 10, "{late} of 100 heartbeats were late");
     assert!(cold.waiting().is_some(), "it was read in the meantime");
+}
+
+/// O12: for a follower that is far behind nobody else waits, least of all the heartbeats.
+#[test]
+fn heartbeats_and_writes_go_on_while_the_log_is_read() {
+    let cold = Cold::default();
+    let (cluster, leader, _) = cold_cluster(&cold);
+    cold.shut(true);
+    cluster.network.heal();
+    let mut written = 0;
+    leads_on(&cluster, leader, &cold, || {
+        let pending = cluster.handle(leader).propose(format!("meanwhile {written}"));
+        let answer = pending.wait_timeout(Duration::from_secs(1));
+        assert!(answer.is_ok_and(|answer| answer.is_ok()), "waits for the cold log");
+        written += 1;
+    });
     cold.shut(false);
     cluster.settle(LINES + written);
+}
+
+/// O12: what is committed here, not applied, and not in memory any more is read for the state machine.
+#[test]
+fn a_member_that_starts_with_a_long_log_leads_while_it_is_read() {
+    let cold = Cold::default();
+    // After a snapshot, or the founding changes would have to be applied before it may campaign.
+    let mut cluster = TestCluster::new(3, cold_config().snapshot_count(5));
+    let (id, other) = (cluster.ids()[0], cluster.ids()[2]);
+    cluster.elect(other);
+    write(&cluster, other, 5);
+    wait_for("a snapshot", || (cluster.handle(id).status().snapshot_index > 3).then_some(()));
+    cluster.config = cold_config();
+    cluster.stop(id);
+    cluster.restart(id);
+    write(&cluster, other, LINES);
+    let last = cluster.handle(other).vitals().commit;
+    wait_for("it to have them", || (cluster.handle(id).vitals().commit >= last).then_some(()));
+    cold.shut(true);
+    restart_cold(&mut cluster, id, &cold);
+    cluster.lead(id);
+    let mut pending = Vec::new();
+    leads_on(&cluster, id, &cold, || pending.push(cluster.handle(id).propose("meanwhile")));
+    let vitals = cluster.handle(id).vitals();
+    assert!(vitals.commit > vitals.applied + (LINES + pending.len() / 2) as u64, "{vitals:?}");
+    cold.shut(false);
+    let written = pending.len();
+    assert!(pending.into_iter().all(|pending| pending.wait().is_ok()));
+    cluster.settle(5 + LINES + written);
+}
+
+/// A leader whose apply was so far behind that memory has moved on, and begins to read what it left behind.
+fn left_behind(
+    cold: &Cold,
+    config: Config,
+) -> (TestCluster, u64, Vec<Pending<Applied<usize>, ProposeError>>) {
+    let config = config.max_apply_backlog(2000).max_apply_bytes(1000);
+    let mut cluster = TestCluster::new(3, config);
+    let leader = cluster.ids()[0];
+    cluster.elect(cluster.ids()[2]);
+    restart_cold(&mut cluster, leader, cold);
+    cluster.lead(leader);
+    let journal = cluster.nodes[&leader].journal.clone();
+    let gate = journal.gate.lock();
+    // All at once, for it would soon refuse more.
+    cluster.network.isolate(leader);
+    let lines = std::iter::once("wait".to_owned()).chain((1..LINES).map(|n| format!("{n}")));
+    let pending = lines.map(|line| cluster.handle(leader).propose(line)).collect();
+    let last = wait_for("the entries", || {
+        let status = cluster.handle(leader).status();
+        (status.last_index >= status.applied + LINES as u64).then_some(status.last_index)
+    });
+    cluster.network.heal();
+    // Everywhere, so that nothing is read for followers.
+    let all = || cluster.nodes.values().all(|node| node.handle().vitals().commit >= last);
+    wait_for("the commit", || all().then_some(()));
+    cold.shut(true);
+    drop(gate);
+    (cluster, leader, pending)
+}
+
+#[test]
+fn heartbeats_go_on_while_what_apply_left_behind_is_read() {
+    let cold = Cold::default();
+    let (cluster, leader, pending) = left_behind(&cold, cold_config());
+    leads_on(&cluster, leader, &cold, || ());
+    cold.shut(false);
+    assert!(pending.into_iter().all(|pending| pending.wait().is_ok()));
+    cluster.settle(LINES);
+}
+
+/// O12: what it cannot read it cannot apply, and so answers nobody; others can.
+#[test]
+fn a_leader_that_cannot_read_what_it_is_to_apply_hands_over() {
+    let cold = Cold::default();
+    let (cluster, leader, pending) = left_behind(&cold, cold_config().election_ticks(30));
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    let leads = |id: &&u64| cluster.handle(**id).vitals().role == Role::Leader;
+    let next = *wait_for("another leader", || others.iter().find(leads));
+    assert!(cluster.handle(leader).stats().disk_stalls > 0);
+    cluster.handle(next).propose("elsewhere").wait().expect("two of three");
+    cold.shut(false);
+    assert!(pending.into_iter().all(|pending| pending.wait().is_ok()), "they were committed");
+    cluster.settle(LINES + 1);
 }
 
 #[test]

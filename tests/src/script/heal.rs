@@ -15,7 +15,7 @@ impl Simulation {
         self.world.net.heal(None);
         self.world.slow_reads = false;
         for id in self.world.running() {
-            self.world.act(id, |core| core.handle_write_stall(false));
+            self.world.act(id, |core| core.handle_disk_stall(false));
         }
         let mut proposed = false;
         for round in 0..200 {

@@ -42,7 +42,7 @@ pub(super) struct Life {
     pub(super) tokens: u64,
     /// Outcomes of snapshots for the core.
     pub(super) sent: VecDeque<(u64, bool)>,
-    /// Reads for followers, and what those that were made have found.
+    /// Reads, and what those that were made have found.
     pub(super) fetches: VecDeque<(Fetch, Option<Found>)>,
 }
 

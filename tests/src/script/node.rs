@@ -30,7 +30,7 @@ pub(super) struct Around<'a> {
     pub(super) witness: &'a mut Witness,
     pub(super) twins: &'a mut Twins,
     pub(super) trace: &'a mut Trace,
-    /// Reads for followers wait until they are [made](Node::fetch).
+    /// Reads wait until they are [made](Node::fetch).
     pub(super) slow_reads: bool,
 }
 
@@ -223,6 +223,10 @@ impl Node {
                 idle = false;
             }
             life.release(self.id, &self.store, &self.snapshots, around);
+            while let Some(stage) = life.core.poll_apply() {
+                idle = false;
+                life.jobs.extend(stage.entries.into_iter().map(Job::Entry));
+            }
             match life.core.poll_effects() {
                 Ok(None) => {}
                 Ok(Some(effects)) => {
@@ -251,7 +255,7 @@ impl Node {
         around.witness.violation(format!("{} never comes to rest", self.id));
     }
 
-    /// Makes one of the reads for followers that wait, or reports it if it was made.
+    /// Makes one of the reads that wait, or reports it if it was made.
     pub(super) fn fetch(&mut self, place: usize, around: &mut Around<'_>) {
         let Some(life) = &mut self.life else { return };
         if let Err(error) = life.fetch(place, &self.store) {

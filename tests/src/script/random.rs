@@ -333,15 +333,18 @@ impl Simulation {
                     && let Some(id) = self.some_running()
                 {
                     let stalled = self.rng.bool();
-                    self.world.act(id, |core| core.handle_write_stall(stalled));
+                    self.world.act(id, |core| core.handle_disk_stall(stalled));
                 }
             }
         }
     }
 
-    /// Reads for followers are made, and then reported, in any order.
+    /// Reads, of those for whom there are some, are made, and then reported, in any order.
     fn fetch(&mut self) {
-        let Some(id) = self.leader_or_some() else { return };
+        let running = self.world.running().into_iter();
+        let read =
+            running.filter(|id| self.world.life(*id).is_some_and(|life| !life.fetches.is_empty()));
+        let Some(id) = self.rng.choice(read.collect::<Vec<_>>()) else { return };
         let waiting = self.world.life(id).map_or(0, |life| life.fetches.len());
         if waiting > 0 {
             self.result.fetches += 1;

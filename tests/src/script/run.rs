@@ -185,7 +185,7 @@ impl Script {
                 }
             }
             Command::Stall { on, stalled } => {
-                world.act(on, |core| core.handle_write_stall(stalled));
+                world.act(on, |core| core.handle_disk_stall(stalled));
             }
             Command::Fail { on, what } => {
                 if let Some(node) = world.nodes.get(&on) {

@@ -25,7 +25,8 @@ pub struct Effects {
     pub persist: Persist,
     /// To be done when `persist` is durable and the core knows it: put it into [`Held`](crate::core::Held).
     pub after_persist: AfterPersist,
-    /// To be given to the state machine, in order.
+    /// To be given to the state machine, in order: the next piece, if it is in memory.
+    /// [`Core::poll_apply`](crate::core::Core::poll_apply) gives the rest.
     pub apply: ApplyStage,
 }
 
@@ -34,7 +35,8 @@ pub struct Effects {
 pub struct Now {
     /// Term, role or leader changed.
     pub role: Option<RoleChange>,
-    /// The index now known to be committed, if new: that of the last committed entry, or of the snapshot. Never 0 (O28).
+    /// The index now known to be committed, if new: that of the last committed entry, or of the snapshot. It is durable here.
+    /// Never 0 (O28).
     pub committed: Option<u64>,
     /// Reads whose round was confirmed: they may be served once their index is applied (O2, O24).
     pub reads: Option<ReadsConfirmed>,

@@ -94,7 +94,7 @@ impl Core {
             self.raw.step(message)?;
             return Err(StepError::Stale);
         }
-        if self.installing() || self.applied < self.pipeline.committed {
+        if self.installing() || self.applied < self.pipeline.handover.committed() {
             // raft-rs adopts the snapshot's configuration at once. Conf changes that are committed and not applied yet
             // would then be applied on top of it. The leader sends the snapshot again (O17).
             return Err(Refused::NotNow("entries before the snapshot are being applied").into());

@@ -32,6 +32,7 @@ pub use messages::StepError;
 mod ready;
 pub use ready::{must_persist_before_apply, should_wait_wal_sync};
 
+mod apply;
 mod compact;
 mod conf;
 mod earlier;
@@ -53,14 +54,13 @@ mod ticks;
 /// # How to drive it
 ///
 /// 1. Call `handle_*` for everything that has arrived.
-/// 2. Call [`poll_effects`](Self::poll_effects) until it returns `None`. Start to carry out each [`Effects`] before the
-///    next call, [`now`](Effects::now) first. Report what finishes later:
+/// 2. Call [`poll_apply`](Self::poll_apply) and [`poll_effects`](Self::poll_effects) until both return `None`. Start to carry
+///    out each [`Effects`] before the next call, [`now`](Effects::now) first. Report what finishes later:
 ///    [`handle_persisted`](Self::handle_persisted), [`handle_change_committed`](Self::handle_change_committed),
 ///    [`handle_applied`](Self::handle_applied), [`handle_restored`](Self::handle_restored).
 /// 3. Call [`poll_event`](Self::poll_event) until it returns `None`, and [`poll_fetch`](Self::poll_fetch) likewise; let a
 ///    thread that may wait for a disk do these reads, or call [`fetch_inline`](Self::fetch_inline) and go back to 2 if it
-///    returned true. If [`hold_apply`](Self::hold_apply) was on and is off again, call
-///    [`poll_apply`](Self::poll_apply) until it returns `None`.
+///    returned true.
 /// 4. After `handle_persisted` or `handle_change_committed`, before anything else, release from [`Held`] what has become
 ///    due (O7, O16).
 ///
@@ -70,26 +70,34 @@ mod ticks;
 /// A member alone, driven synchronously:
 ///
 /// ```
-/// use oarlock_raftnode::core::{Core, Effects, Held};
+/// use oarlock_raftnode::core::{ApplyStage, Core, Effects, Held};
 /// use oarlock_raftnode::{Config, LogBatch, LogError, LogStore, MemStore, Role, raft::eraftpb::EntryType};
 /// # use oarlock_raftnode::{MemSnapshots, bootstrap::{Boot, boot}, membership::Cluster};
 /// fn drive(core: &mut Core, log: &mut MemStore, held: &mut Held) -> Result<(), LogError> {
-///     while let Some(Effects { now: _, persist, after_persist, apply }) = core.poll_effects()? {
-///         // Publish the role, send `now.messages`, answer `now.reads` here.
-///         let (entries, hard_state) = (&persist.entries[..], persist.hard_state);
-///         log.append(&LogBatch { entries, hard_state, ..LogBatch::default() })?;
-///         log.sync()?;
-///         held.hold(after_persist);
-///         core.handle_persisted(persist.number);
-///         for _due in held.release(core.acknowledged(), core.change_applied()) {} // send its messages
-///         for entry in &apply.entries {
-///             if entry.get_entry_type() != EntryType::EntryNormal {
-///                 let _members = core.handle_change_committed(entry);
-///             } // else it is for the state machine
-///             core.handle_applied(entry.index);
+///     loop {
+///         if let Some(stage) = core.poll_apply() {
+///             apply(core, stage);
+///         } else if let Some(Effects { now: _, persist, after_persist, apply: stage }) = core.poll_effects()? {
+///             // Publish the role, send `now.messages`, answer `now.reads` here.
+///             let (entries, hard_state) = (&persist.entries[..], persist.hard_state);
+///             log.append(&LogBatch { entries, hard_state, ..LogBatch::default() })?;
+///             log.sync()?;
+///             held.hold(after_persist);
+///             core.handle_persisted(persist.number);
+///             for _due in held.release(core.acknowledged(), core.change_applied()) {} // send its messages
+///             apply(core, stage);
+///         } else if !core.fetch_inline()? { // which reads what memory does not hold
+///             return Ok(());
 ///         }
 ///     }
-///     Ok(())
+/// }
+/// fn apply(core: &mut Core, stage: ApplyStage) {
+///     for entry in &stage.entries {
+///         if entry.get_entry_type() != EntryType::EntryNormal {
+///             let _members = core.handle_change_committed(entry);
+///         } // else it is for the state machine
+///         core.handle_applied(entry.index);
+///     }
 /// }
 /// # let cluster = Cluster::from_initial("token", &[("a", ["http://127.0.0.1:2380"])])?;
 /// # let id = cluster.member_by_name("a").expect("it is listed").id;
@@ -178,7 +186,6 @@ impl Core {
             pre_vote: config.pre_vote,
             batch_append: planted("batch-append"), // O21
             max_uncommitted_size: config.max_uncommitted_bytes,
-            max_committed_size_per_ready: config.max_apply_bytes,
             ..raft::Config::default()
         };
         let refused = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
@@ -349,9 +356,9 @@ impl Core {
         &self.births
     }
 
-    /// Whether the oldest write is known to be too old (O12).
+    /// Whether the disk is known to take too long (O12).
     #[must_use]
-    pub const fn is_write_stalled(&self) -> bool {
+    pub const fn is_disk_stalled(&self) -> bool {
         self.stall.is_stalled()
     }
 }

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use raft::eraftpb::Entry;
-
 use super::Persist;
+use super::apply::Handover;
 use crate::planted::planted;
 
 /// The persist stages that were given out and are not reported as durable yet, and what the reports so far add up to.
@@ -19,13 +18,7 @@ pub(super) struct Pipeline {
     durable_term: u64,
     /// The number of the stage that installs a snapshot, until the state machine has restored it.
     pub(super) installing: Option<u64>,
-    /// The last index handed to apply.
-    pub(super) handed_to_apply: u64,
-    /// The last index that raft-rs gave out as committed. Entries between `handed_to_apply` and this are held back, and
-    /// stay in the log until there is room for them.
-    pub(super) committed: u64,
-    /// Whether to hold back further committed entries.
-    pub(super) hold: bool,
+    pub(super) handover: Handover,
 }
 
 #[derive(Debug)]
@@ -57,9 +50,7 @@ impl Pipeline {
             durable_index,
             durable_term,
             installing: None,
-            handed_to_apply: applied,
-            committed: applied,
-            hold: false,
+            handover: Handover::new(applied),
         }
     }
 
@@ -76,26 +67,14 @@ impl Pipeline {
         self.in_flight.is_empty()
     }
 
-    /// Returns the entries that may go to apply now: all of them, or none while these or earlier ones are held back.
-    pub(super) fn hand_to_apply(&mut self, committed: Vec<Entry>) -> Vec<Entry> {
-        let Some(last) = committed.last().map(|last| last.index) else { return committed };
-        let keep = self.hold || self.handed_to_apply < self.committed;
-        self.committed = last;
-        if keep {
-            return Vec::new();
-        }
-        self.handed_to_apply = last;
-        committed
-    }
-
     /// A stage is given out.
     pub(super) fn start(&mut self, persist: &Persist) {
         let number = persist.number;
         if let Some(mark) = &persist.install {
             self.installing = Some(number);
             // The rest of the log is discarded, and the snapshot is not durable yet. What was applied stays covered.
-            self.durable_index = self.durable_index.min(self.handed_to_apply);
-            (self.handed_to_apply, self.committed) = (mark.index, mark.index);
+            self.durable_index = self.durable_index.min(self.handover.handed());
+            self.handover.install(mark.index);
         }
         if let Some(first) = persist.entries.first() {
             // Overwritten entries stop counting at once, not only when their replacements are durable.
@@ -161,7 +140,7 @@ impl Pipeline {
 mod tests {
     use std::sync::Arc;
 
-    use raft::eraftpb::HardState;
+    use raft::eraftpb::{Entry, HardState};
 
     use super::*;
     use crate::SnapshotMark;

@@ -346,8 +346,8 @@ impl Core {
         self.events.push_back(Event::ForwardReply { to: *from, reply });
     }
 
-    /// Compares committed entries with where this node's proposals were appended, and with the terms for which they were
-    /// forwarded; those that another leader's entries have replaced are proposed again.
+    /// Compares committed entries, as they are handed over, with where this node's proposals were appended, and with the
+    /// terms for which they were forwarded; those that another leader's entries have replaced are proposed again.
     pub(super) fn resolve_places(&mut self, committed: &[Entry]) {
         let p = &mut self.proposals;
         let Some(last) = committed.last() else { return };

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use raft::StateRole;
-use raft::eraftpb::{Entry, EntryType, Snapshot};
+use raft::eraftpb::{Entry, Snapshot};
 
 use super::{AfterPersist, ApplyStage, Core, Effects, Now, Persist, Restore, RoleChange};
 use crate::planted::planted;
@@ -30,8 +30,7 @@ impl Core {
     /// The next piece of work; `None` when there is none for now.
     ///
     /// # Errors
-    /// Entries do not fit the log, or it cannot be read. A Ready that was taken cannot be asked for again: end the
-    /// node.
+    /// Entries do not fit the log. A Ready that was taken cannot be asked for again: end the node.
     pub fn poll_effects(&mut self) -> Result<Option<Effects>, LogError> {
         if !self.is_driven() {
             return Ok(None);
@@ -52,7 +51,7 @@ impl Core {
         let mut now = Now { role: self.role_change(), ..Now::default() }; // O1
         now.reads = self.reads_confirmed(&ready.take_read_states()); // O2, O24
 
-        let committed = ready.take_committed_entries();
+        let committed = ready.take_committed_entries(); // only where they end
         assert!(!must_persist_before_apply(&committed, self.pipeline.durable_index())); // O3
         assert!(!should_wait_wal_sync(ready.entries(), &committed), "raft 0.7 never asks for this");
 
@@ -79,7 +78,6 @@ impl Core {
             leads || now.messages.is_empty(),
             "only a leader speaks before it has written (O4)"
         );
-        let await_change = if leads { None } else { last_change(&committed) };
 
         // What is to be written is readable through `Storage` before raft-rs forgets it: snapshot, entries, hard state.
         let view = self.raw.mut_store();
@@ -93,8 +91,9 @@ impl Core {
         let must_sync = ready.must_sync();
         let persist = Persist { number, install, entries, hard_state, must_sync }; // O5
         self.pipeline.start(&persist);
-        self.resolve_places(&committed);
-        let apply = ApplyStage { entries: self.pipeline.hand_to_apply(committed) }; // O23
+        let newly = self.pipeline.handover.commit(last_index(&committed));
+        let await_change = if leads { None } else { self.raw.store().last_change(newly) };
+        let apply = ApplyStage { entries: self.next_to_apply() }; // O23
         self.raw.advance_append_async(ready);
 
         let messages = persisted_messages;
@@ -105,41 +104,14 @@ impl Core {
         Ok(effects)
     }
 
-    /// Whether committed entries are kept back for now, because enough of them wait to be applied.
-    ///
-    /// raft-rs hands out committed entries with every Ready and cannot be told to keep them; a member that starts with
-    /// a long log would have all of it in memory at once. So while this is on, each Ready brings at most one, and the
-    /// core remembers only where they end. [`poll_apply`](Self::poll_apply) reads them back from the log, on
-    /// the thread that calls it.
-    pub fn hold_apply(&mut self, hold: bool) {
-        self.pipeline.hold = hold;
-        let max = if hold { 0 } else { self.max_apply_bytes };
-        self.raw.raft.set_max_committed_size_per_ready(max);
-    }
-
-    /// The next of what [`hold_apply`](Self::hold_apply) kept back; `None` if nothing was, or it is still to be held.
-    /// It has been durable here since it was kept back (O3), and comes before what later Readies bring.
-    ///
-    /// # Errors
-    /// The log could not be read: end the node.
-    pub fn poll_apply(&mut self) -> Result<Option<ApplyStage>, LogError> {
-        let (low, high) = (self.pipeline.handed_to_apply + 1, self.pipeline.committed + 1);
-        if self.pipeline.hold || low >= high || self.removed {
-            return Ok(None);
-        }
-        let entries = self.raw.store().read(low, high, self.max_apply_bytes)?;
-        assert!(!must_persist_before_apply(&entries, self.pipeline.durable_index())); // O3
-        self.pipeline.handed_to_apply = last_index(&entries).unwrap_or(low - 1);
-        Ok(Some(ApplyStage { entries }))
-    }
-
     /// A snapshot is installed only when no write and no apply is under way (O17).
     fn must_drain_first(&self) -> bool {
         self.raw.snap().is_some_and(|snapshot| !snapshot.is_empty()) && !self.may_install()
     }
 
     fn may_install(&self) -> bool {
-        let drained = self.pipeline.is_empty() && self.applied >= self.pipeline.committed;
+        let drained =
+            self.pipeline.is_empty() && self.applied >= self.pipeline.handover.committed();
         drained || planted("install-without-draining")
     }
 
@@ -186,24 +158,6 @@ impl Core {
     #[must_use]
     pub const fn durable_index(&self) -> u64 {
         self.pipeline.durable_index()
-    }
-
-    /// Everything up to `index` has been applied: never more than was handed over (O18).
-    pub fn handle_applied(&mut self, index: u64) {
-        assert!(index <= self.pipeline.handed_to_apply, "applied what was not handed over (O18)");
-        if index <= self.applied {
-            return;
-        }
-        self.applied = index;
-        if !self.removed {
-            let before = self.raw.raft.raft_log.last_index();
-            self.raw.advance_apply_to(index);
-            if self.raw.raft.raft_log.last_index() > before {
-                // raft-rs has appended the end of a joint change, and would send it with the next heartbeat only.
-                self.raw.raft.bcast_append();
-            }
-        }
-        self.answer_changes();
     }
 
     /// The state machine was restored from a snapshot that [`AfterPersist::restore`] named.
@@ -261,11 +215,6 @@ fn mark_of(snapshot: &Snapshot) -> SnapshotMark {
 
 fn last_index(entries: &[Entry]) -> Option<u64> {
     entries.last().map(|entry| entry.index)
-}
-
-fn last_change(entries: &[Entry]) -> Option<u64> {
-    let change = |entry: &&Entry| entry.get_entry_type() != EntryType::EntryNormal;
-    entries.iter().rfind(change).map(|entry| entry.index)
 }
 
 #[cfg(test)]

@@ -30,11 +30,12 @@ impl Stall {
 }
 
 impl Core {
-    /// To be called when the oldest write becomes older than an election timeout (`stalled`), and when that is over.
+    /// To be called when the oldest write, or the read of what is to be applied, becomes older than an election timeout
+    /// (`stalled`), and when that is over.
     ///
     /// A leader hands over to its best [`successor`](Self::successor). If there is none, or it has not taken over
     /// within an election timeout, the leader steps down. An only voter keeps leading, and refuses proposals.
-    pub fn handle_write_stall(&mut self, stalled: bool) {
+    pub fn handle_disk_stall(&mut self, stalled: bool) {
         let begins = stalled && !self.stall.stalled;
         self.stall.stalled = stalled;
         self.stall.alone = self.is_sole_voter();

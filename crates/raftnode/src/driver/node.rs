@@ -59,6 +59,8 @@ pub(super) struct Node {
     /// Writes in flight: number, when it was submitted, bytes.
     pub(super) writes: VecDeque<(u64, Instant, u64)>,
     pub(super) unsynced: u64,
+    /// When the read of what is to be applied was submitted, if one is in flight.
+    pub(super) reading: Option<Instant>,
     /// Always empty between two batches from the inbox; kept for its capacity.
     proposals: Framer,
     /// Bytes handed to the apply loop and not applied yet.
@@ -107,6 +109,7 @@ impl Node {
             proposals: Framer::default(),
             writes: VecDeque::new(),
             unsynced: 0,
+            reading: None,
             unapplied: 0,
             restoring: false,
             started: now,
@@ -178,22 +181,21 @@ impl Node {
     /// Carries out what the core asks for, until it asks for nothing more.
     fn poll(&mut self) -> Result<(), NodeError> {
         self.core.set_pressure(self.pressure());
-        self.core.hold_apply(self.is_apply_full());
-        while !self.is_apply_full()
-            && let Some(stage) = self.core.poll_apply()?
-        {
-            self.hand_to_apply(stage.entries);
-        }
-        while let Some(effects) = self.core.poll_effects()? {
-            self.carry_out(effects)?;
-            self.on_events()?;
-            if self.is_apply_full() {
-                // Take one Ready per turn, so that heartbeats and writes go on; what is committed stays in the log.
-                self.core.hold_apply(true);
+        loop {
+            self.core.hold_apply(self.is_apply_full());
+            if let Some(stage) = self.core.poll_apply() {
+                self.hand_to_apply(stage.entries);
+            } else if let Some(effects) = self.core.poll_effects()? {
+                self.carry_out(effects)?;
+                self.on_events()?;
+            } else {
                 break;
             }
         }
         while let Some(fetch) = self.core.poll_fetch() {
+            if fetch.is_to_apply() {
+                self.reading = Some(Instant::now());
+            }
             self.threads.reader.submit(fetch)?; // O12
         }
         self.on_events()?;

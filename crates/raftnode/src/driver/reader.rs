@@ -1,4 +1,4 @@
-//! The thread that reads the log for followers who are far behind.
+//! The thread that reads the log: for followers who are far behind, and for a state machine that is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,7 @@ use super::shared::Shared;
 use crate::planted::planted;
 use crate::{Fetch, LogError, LogReader};
 
-/// Reads what the node thread must not wait for (O12), one after the other. The thread begins with the first read: most
-/// nodes never make one.
+/// Reads what the node thread must not wait for (O12), one after the other. The thread begins with the first read.
 pub(super) struct Reader {
     log: Arc<dyn LogReader>,
     shared: Arc<Shared>,

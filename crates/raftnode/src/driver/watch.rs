@@ -125,20 +125,23 @@ impl Shared {
 }
 
 impl Node {
-    /// A write older than an election timeout costs the leadership (O12). A state machine that stands still is only
-    /// reported: it most likely does on every member, for they apply the same.
+    /// A write older than an election timeout costs the leadership (O12), and so does a read without which nothing more is
+    /// applied. A state machine that stands still is only reported: it most likely does on every member, for they apply the
+    /// same.
     pub(super) fn watch_others(&mut self, now: Instant) {
         let timeout = self.shared.config.election_timeout();
         if timeout.is_zero() {
             return; // time does not pass by itself
         }
         let late = |at: &Instant| now.saturating_duration_since(*at) > timeout;
-        let stalled = self.writes.front().is_some_and(|(_, at, _)| late(at));
-        if stalled != self.core.is_write_stalled() {
+        let unread = self.reading.filter(|_| !planted("hanging-reads-are-not-watched"));
+        let stalled = self.writes.front().is_some_and(|(_, at, _)| late(at))
+            || unread.is_some_and(|at| late(&at));
+        if stalled != self.core.is_disk_stalled() {
             if stalled {
                 self.shared.report_stall(Stalled::Disk, timeout);
             }
-            self.core.handle_write_stall(stalled);
+            self.core.handle_disk_stall(stalled);
         }
         let steps = self.shared.apply_steps.load(Ordering::Relaxed);
         let first = self.shared.is_to_be_restored() && !planted("first-apply-is-not-watched");

@@ -55,7 +55,7 @@ impl Changes {
     }
 
     /// Those in `[low, high)`.
-    pub(super) fn within(&self, low: u64, high: u64) -> impl Iterator<Item = u64> {
+    pub(super) fn within(&self, low: u64, high: u64) -> impl DoubleEndedIterator<Item = u64> {
         self.indexes.range(low..high).copied()
     }
 }

@@ -10,20 +10,25 @@ use raft::eraftpb::Entry;
 use super::{LogError, LogReader};
 use crate::planted::planted;
 
-/// Entries that a follower lacks and that only the log holds: one read, for whoever may wait for a disk.
+/// Entries that only the log holds, and that a follower lacks or this node has to apply: one read, for whoever may wait for
+/// a disk.
 ///
 /// From [`Core::poll_fetch`](crate::core::Core::poll_fetch), and to be given back, with what was read, to
 /// [`Core::handle_fetched`](crate::core::Core::handle_fetched).
 #[derive(Debug)]
 pub struct Fetch {
-    /// Whom raft-rs wants to send them to; only raft-rs can say.
-    context: GetEntriesContext,
+    /// Whom raft-rs wants to send them to; only raft-rs can say. `None` if they are to be applied here.
+    context: Option<GetEntriesContext>,
     range: Range<u64>,
     max_bytes: u64,
 }
 
 impl Fetch {
-    /// Reads what fits into one message; may take as long as a disk takes.
+    pub(crate) const fn to_apply(range: Range<u64>, max_bytes: u64) -> Self {
+        Self { context: None, range, max_bytes }
+    }
+
+    /// Reads what fits into one message, or into one piece for the state machine; may take as long as a disk takes.
     ///
     /// # Errors
     /// As for [`LogReader::entries`]. Give them to the core too: it knows whether they matter.
@@ -37,8 +42,28 @@ impl Fetch {
         &self.range
     }
 
-    pub(crate) fn into_context(self) -> GetEntriesContext {
+    /// Whether this node applies them; if not, a follower lacks them.
+    #[must_use]
+    pub const fn is_to_apply(&self) -> bool {
+        self.context.is_none()
+    }
+
+    pub(crate) fn into_context(self) -> Option<GetEntriesContext> {
         self.context
+    }
+
+    /// What was read, if it is some of what was asked for, from the first on.
+    pub(crate) fn checked(
+        &self,
+        entries: Result<Vec<Entry>, LogError>,
+    ) -> Result<Vec<Entry>, LogError> {
+        let (entries, Range { start, end }) = (entries?, self.range.clone());
+        let follow = (start..end).zip(&entries).take_while(|(index, entry)| entry.index == *index);
+        if entries.is_empty() || follow.count() < entries.len() {
+            let detail = format!("entries {start} to {} do not read back in order", end - 1);
+            return Err(LogError::Corrupt { detail, place: None });
+        }
+        Ok(entries)
     }
 }
 
@@ -71,7 +96,7 @@ impl Fetches {
         let Asked { noted, open } = &mut *self.asked.borrow_mut();
         if open.len() < Self::MAX && !open.contains_key(&range.start) {
             open.insert(range.start, (range.end, true));
-            noted.push_back(Fetch { context, range, max_bytes });
+            noted.push_back(Fetch { context: Some(context), range, max_bytes });
         }
     }
 
@@ -101,17 +126,11 @@ impl Fetches {
         fetch: &Fetch,
         entries: Result<Vec<Entry>, LogError>,
     ) -> Result<(), LogError> {
-        let Range { start, end } = fetch.range;
-        if !self.asked.get_mut().open.remove(&start).is_some_and(|(_, valid)| valid) {
+        let asked = self.asked.get_mut().open.remove(&fetch.range.start);
+        if !asked.is_some_and(|(_, valid)| valid) {
             return Ok(()); // whoever still wants to know asks again
         }
-        let entries = entries?;
-        let follow = (start..end).zip(&entries).take_while(|(index, entry)| entry.index == *index);
-        if entries.is_empty() || follow.count() < entries.len() {
-            let detail = format!("entries {start} to {} do not read back in order", end - 1);
-            return Err(LogError::Corrupt { detail, place: None });
-        }
-        self.here = entries;
+        self.here = fetch.checked(entries)?;
         Ok(())
     }
 

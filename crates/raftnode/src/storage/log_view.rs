@@ -30,7 +30,7 @@ pub struct SnapshotWish {
 /// * what was appended is readable at once and stays in memory until [`persisted`](Self::persisted) says that the log
 ///   holds it; beyond that the memory is bounded by a budget of bytes, however far a follower lags;
 /// * what is not in memory is read by the caller, or, under a [`Core`](crate::core::Core), by somebody who may wait for a
-///   disk, if it is for a follower (O12): see [`Fetch`];
+///   disk (O12): see [`Fetch`]. There raft-rs is not given what is committed, but only told how far that goes;
 /// * whether there are conf changes among entries is known without reading them: before each election raft-rs asks for
 ///   everything that is committed and not applied, at once, only to count them;
 /// * the entry before the first is always known by its term (the *dummy* of etcd's `MemoryStorage`);
@@ -342,7 +342,8 @@ impl LogView {
         entries
     }
 
-    /// From now on reads for followers are made elsewhere (O12): see [`take_fetch`](Self::take_fetch).
+    /// From now on reads are made elsewhere (O12): for followers see [`take_fetch`](Self::take_fetch), for the state machine
+    /// [`fetch_to_apply`](Self::fetch_to_apply).
     pub(crate) fn fetch_elsewhere(&mut self) {
         self.fetches = Some(Fetches::default());
     }
@@ -365,6 +366,23 @@ impl LogView {
         if let Some(fetches) = &mut self.fetches {
             fetches.forget();
         }
+    }
+
+    /// The read that brings what follows from `range.start` on, if only the log has that.
+    pub(crate) fn fetch_to_apply(&self, range: Range<u64>, max_bytes: u64) -> Option<Fetch> {
+        let Range { start, end } = self.only_in_log(range.start, range.end);
+        let end = end.min(start + Self::MAX_READ as u64);
+        (start < end).then(|| Fetch::to_apply(start..end, max_bytes))
+    }
+
+    /// What memory has of `range`, cut off as by [`read`](Self::read); nothing if it does not have the first.
+    pub(crate) fn in_memory(&self, range: Range<u64>, max_bytes: u64) -> Vec<Entry> {
+        self.join(None, range, max_bytes)
+    }
+
+    /// The last conf change in `range`.
+    pub(crate) fn last_change(&self, range: Range<u64>) -> Option<u64> {
+        self.changes.within(range.start, range.end).next_back()
     }
 
     /// The log, for reads that may wait for a disk.

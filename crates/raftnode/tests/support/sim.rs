@@ -58,7 +58,7 @@ pub(crate) struct SimNode {
     pub(crate) promises: Vec<(u64, bool)>,
     /// Messages that left before the write of their own Ready was durable.
     pub(crate) early: Vec<Message>,
-    /// Reads for followers that are under way.
+    /// Reads that are under way.
     pub(crate) fetches: VecDeque<Fetch>,
     /// Those that were made.
     pub(crate) fetched: VecDeque<(Fetch, Result<Vec<Entry>, LogError>)>,
@@ -81,7 +81,7 @@ pub(crate) struct Sim {
     snapshot_catchup: u64,
     /// Whether those who start make durable what they promise.
     pub(crate) writes_promises: bool,
-    /// Reads for followers wait until they are [made](Sim::read).
+    /// Reads wait until they are [made](Sim::read).
     pub(crate) slow_reads: bool,
 }
 
@@ -205,6 +205,9 @@ impl Sim {
     pub(crate) fn poll(&mut self, id: u64) {
         loop {
             let node = self.nodes.get_mut(&id).expect("a node");
+            while let Some(stage) = node.core.poll_apply() {
+                node.jobs.push_back(Job::Entries(stage.entries));
+            }
             let effects = node.core.poll_effects().expect("the log reads");
             self.events(id);
             let Some(effects) = effects else {

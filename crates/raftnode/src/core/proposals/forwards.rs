@@ -110,10 +110,12 @@ impl Core {
                 self.proposals.deposed = (leader, forward.term);
                 self.proposals.queue_again(vec![forward]);
             }
-            ForwardReply::Accepted { index, term, .. } if index > self.pipeline.committed => {
+            ForwardReply::Accepted { index, term, .. }
+                if index > self.pipeline.handover.handed() =>
+            {
                 self.proposals.places.insert(index, term, forward);
             }
-            ForwardReply::Accepted { .. } => {} // committed already: its result comes with the entry, or the deadline ends it
+            ForwardReply::Accepted { .. } => {} // handed over already: its result comes with the entry, or the deadline ends it
             ForwardReply::Refused { reason, .. } => {
                 let error = error_of(reason, from, forward.data.len());
                 self.events.push_back(Event::Refused { id, error });

@@ -13,7 +13,12 @@ impl Node {
         match control {
             Control::Persisted { number } => self.persisted(number)?,
             Control::WriteFailed(error) => return Err(error.into()),
-            Control::Fetched { fetch, entries } => self.core.handle_fetched(fetch, entries)?,
+            Control::Fetched { fetch, entries } => {
+                if fetch.is_to_apply() {
+                    self.reading = None;
+                }
+                self.core.handle_fetched(fetch, entries)?;
+            }
             Control::Applied { index, bytes } => {
                 self.unapplied = self.unapplied.saturating_sub(bytes);
                 self.core.handle_applied(index);

@@ -18,7 +18,8 @@ impl Storage for LogView {
     }
 
     /// Without a limit raft-rs asks only in order to count conf changes (`Raft::hup`, `Raft::maybe_commit_by_vote`), and
-    /// gets an answer for that: of a long log it would otherwise have everything in memory that is not applied yet.
+    /// gets an answer for that: of a long log it would otherwise have everything in memory that is not applied yet. With a
+    /// limit it asks for what followers lack, and can wait, or for what is committed, and cannot.
     fn entries(
         &self,
         low: u64,
@@ -26,17 +27,16 @@ impl Storage for LogView {
         max_size: impl Into<Option<u64>>,
         context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
+        if low >= high {
+            return Ok(Vec::new());
+        }
         match (max_size.into(), &self.fetches) {
-            (Some(max_bytes), Some(fetches))
-                if context.can_async()
-                    && low < high
-                    && !planted("node-thread-reads-for-followers") =>
-            {
+            (None, _) => self.changes_alone(low, high),
+            (Some(_), Some(_)) if !context.can_async() => self.committed_to(low, high),
+            (Some(max_bytes), Some(fetches)) if !planted("node-thread-reads-for-followers") => {
                 return self.read_at_once(fetches, low, high, max_bytes, context);
             }
             (Some(max_bytes), _) => self.read(low, high, max_bytes),
-            (None, _) if low < high => self.changes_alone(low, high),
-            (None, _) => Ok(Vec::new()),
         }
         .map_err(|error| self.translate(error))
     }
@@ -125,6 +125,17 @@ impl LogView {
             return Ok(vec![change(low)]);
         }
         Ok((low..high).map(bare(EntryType::EntryNormal)).collect())
+    }
+
+    /// An answer for `[low, high)` to raft-rs when it collects what is committed for a Ready: a stand-in for the last entry,
+    /// without data. raft-rs remembers nothing but its index (`RawNode::gen_light_ready`), and takes an answer that is too
+    /// short for all there is, as in [`changes_alone`](Self::changes_alone). Its term is the entry's if that is in memory, for
+    /// whoever asserts something about it.
+    fn committed_to(&self, low: u64, high: u64) -> Result<Vec<Entry>, LogError> {
+        let last = high - 1;
+        self.check_inside(low, last)?;
+        let term = self.tail.get(last).map_or(0, |entry| entry.term);
+        Ok(vec![convert::entry(last, term, EntryType::EntryNormal, Bytes::new())])
     }
 
     /// What raft-rs can take as it is, and what it will panic about: the latter is kept for `take_error`.

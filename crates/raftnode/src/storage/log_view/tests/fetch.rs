@@ -37,8 +37,37 @@ fn what_memory_holds_is_given_at_once() {
     assert_eq!(send(&view, first, u64::MAX), Ok(entries(first, 40, 1)));
     assert!(is(send(&view, 0, u64::MAX), StorageError::Compacted));
     assert!(view.take_fetch().is_none());
-    // Whoever else asks cannot wait.
-    assert_eq!(get(&view, 1, 41), Ok(entries(1, 40, 1)));
+}
+
+/// raft-rs, when it makes a Ready, cannot wait; and looks at nothing but where what is committed ends.
+#[test]
+fn what_is_committed_raft_is_only_told_the_end_of() {
+    let (_, mut view, first) = cold();
+    assert_eq!(get(&view, 1, 41), Ok(vec![entry(40, 1)].into_iter().map(bare).collect()));
+    assert_eq!(get(&view, 1, first), Ok(vec![bare(entry(first - 1, 0))]));
+    assert!(is(get(&view, 0, 41), StorageError::Compacted));
+    assert!(is(get(&view, 1, 42), StorageError::Unavailable));
+    assert!(view.take_fetch().is_none());
+}
+
+fn bare(entry: Entry) -> Entry {
+    Entry { data: Default::default(), ..entry }
+}
+
+#[test]
+fn what_is_to_be_applied_comes_from_memory_or_is_to_be_fetched_to_where_memory_begins() {
+    let (_, view, first) = cold();
+    assert_eq!(view.in_memory(first..38, u64::MAX), entries(first, 37, 1));
+    assert_eq!(view.in_memory(first..38, 1), entries(first, first, 1));
+    assert!(view.fetch_to_apply(first..38, u64::MAX).is_none());
+    assert!(view.in_memory(first - 1..38, u64::MAX).is_empty(), "no gap");
+    for (low, high, end) in [(3, 41, first), (3, 10, 10)] {
+        let fetch = view.fetch_to_apply(low..high, 1 << 20).expect("only the log has it");
+        assert!(fetch.is_to_apply());
+        assert_eq!(*fetch.range(), low..end);
+        let read = fetch.read(&*view.reader());
+        assert_eq!(fetch.checked(read).expect("in order"), entries(low, end - 1, 1));
+    }
 }
 
 #[test]
