@@ -30,7 +30,7 @@ use crate::{
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The node ends every request by its deadline. Only the node of a lone member can hang in its disk, for it writes there
 /// itself; then a request ends here, this much later.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The running node. Clones are the same node.
 #[derive(Clone)]
