@@ -14,7 +14,8 @@ pub const QUERY_MEMBERS: &str = "members";
 /// Methods are called on the transport's threads, several at once, with no lock of the transport held: they may call
 /// back into it, except for `stop`, which would wait for its own caller. They must not block for long:
 /// while `receive` does, that peer's lane stands still. For one peer and lane, calls of `receive` follow one
-/// another.
+/// another. A method that panics ends the thread that called it, which is logged: an accepted connection comes again,
+/// but a lane whose thread is gone dials no more.
 pub trait Handler: Send + Sync + 'static {
     /// Our own opaque hello for this peer, at most 4 KiB; sent in each handshake.
     fn hello(&self, peer: u64) -> Bytes;

@@ -329,6 +329,19 @@ mod tests {
         Ok((header.kind, head, payloads))
     }
 
+    /// Gives no more at once than it is told, as a socket may.
+    struct Cut<'a, I> {
+        stream: &'a [u8],
+        cuts: I,
+    }
+
+    impl<'a, I: Iterator<Item = &'a usize>> Read for Cut<'a, I> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = self.cuts.next().map_or(1, |cut| (*cut).min(buffer.len()));
+            self.stream.read(&mut buffer[..most])
+        }
+    }
+
     proptest! {
         #[test]
         fn frames_survive_the_journey(
@@ -345,6 +358,27 @@ mod tests {
                 prop_assert_eq!(&got_head[..], &head[..]);
                 prop_assert_eq!(&got, &payloads);
             }
+        }
+
+        /// TCP has no frames: what is read at once may be a byte, or all there is.
+        #[test]
+        fn frames_are_read_alike_however_the_stream_is_cut(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 1..5),
+            cuts in prop::collection::vec(1usize..700, 1..20),
+        ) {
+            let (mut sending, _) = Key::pair(1, 2);
+            let mut receiving = sending.clone();
+            let stream: Vec<u8> = frames
+                .iter()
+                .flat_map(|payload| frame(&mut sending, Kind::Envelope, b"head", std::slice::from_ref(payload)))
+                .collect();
+            let mut reader = io::BufReader::with_capacity(512, Cut { stream: &stream, cuts: cuts.iter().cycle() });
+            for payload in &frames {
+                let header = read_header(&mut reader, LIMITS).expect("whole");
+                let (_, payloads) = read_body(&mut reader, &header, &mut receiving).expect("intact");
+                prop_assert_eq!(&payloads[0][..], &payload[..]);
+            }
+            prop_assert!(matches!(read_header(&mut reader, LIMITS), Err(FrameError::Closed)));
         }
 
         #[test]

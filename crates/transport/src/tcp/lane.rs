@@ -62,7 +62,7 @@ pub(super) fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) {
                 }
                 shared.reporter.unreachable(peer.id);
                 // One that lasted was a good one; one that is cut at once, again and again, must not spin.
-                if started.elapsed() > longest {
+                if started.elapsed() > longest || planted("every-connection-was-a-good-one") {
                     backoff.reset();
                 }
             }
@@ -168,7 +168,7 @@ fn send(
     scratch: &mut Vec<u8>,
 ) -> io::Result<()> {
     let before = batch.len();
-    batch.retain(|envelope| fits(envelope, link.limits));
+    batch.retain(|envelope| fits(envelope, link.limits) || planted("the-receivers-limit-is-ours"));
     let too_large = (before - batch.len()) as u64;
     if too_large > 0 {
         shared.too_large(peer.id, too_large);

@@ -4,6 +4,7 @@ mod changes;
 mod common;
 mod faults;
 mod hostile;
+mod limits;
 mod mem;
 mod snapshot;
 mod tcp;
