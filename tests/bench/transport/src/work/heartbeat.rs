@@ -19,7 +19,7 @@ pub(super) const HEARTBEAT: Work = Work {
     name: "heartbeat",
     title: "A message of 64 B there and one back",
     notes: "From `send` to the arrival of the answer. The floor is a plain TCP connection that echoes, while the same \
-            load is on. Under load the machine's cores are what is contended for; what a lane would add by waiting for \
+            load is on. An idle machine wakes its threads more slowly than a busy one. Under load the machine's cores are what is contended for; what a lane would add by waiting for \
             another lane would show as milliseconds.",
     run: |setting, report| {
         let noise = Noise::new();

@@ -25,7 +25,7 @@ pub(super) const MESSAGES: Work = Work {
         let turn = setting.args.scaled(16 << 10);
         let noise = Noise::new();
         let head = noise.payload(1, LEN);
-        let (mut each, mut together) = (OneWay::new(64 << 10)?, OneWay::new(64 << 10)?);
+        let (mut each, mut together) = (OneWay::new()?, OneWay::new()?);
         let batch = noise.bytes()[..64 * LEN].to_vec();
         let pair = Pair::new(false)?;
         let mut row = Row::new(MESSAGES.name, "128 B", Unit::Nanoseconds);
@@ -50,14 +50,14 @@ pub(super) const APPENDS: Work = Work {
     name: "appends",
     title: "Appends of 1 MiB, one way, 16 on their way at most",
     notes: "Time for an append, from the first write to the arrival of the last. The floor writes as many bytes from one \
-            buffer, and reads into another, again and again; oarlock-transport computes a checksum on both sides and gives \
+            buffer, and reads 64 KiB at a time into another, again and again; oarlock-transport computes a checksum on both sides and gives \
             each append memory of its own.",
     run: |setting, report| {
         const LEN: usize = 1 << 20;
         let turn = setting.args.scaled(256);
         let noise = Noise::new();
         let payload: Bytes = noise.payload(1, LEN);
-        let mut floor = OneWay::new(LEN)?;
+        let mut floor = OneWay::new()?;
         let pair = Pair::new(false)?;
         let mut row = Row::new(APPENDS.name, "1 MiB", Unit::Microseconds);
         let mut contenders: [Turn<'_, Error>; 2] = [
