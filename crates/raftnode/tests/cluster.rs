@@ -244,6 +244,23 @@ fn a_graceful_stop_hands_leadership_over_first() {
     );
 }
 
+/// Whom it was going to hand over to does not answer any more: after an election timeout there is another.
+#[test]
+fn a_graceful_stop_hands_over_to_another_if_the_first_does_not_answer() {
+    let mut cluster = TestCluster::new(5, config());
+    let leader = cluster.ids()[0];
+    cluster.elect(leader);
+    cluster.handle(leader).propose("a").wait().expect("applied");
+    cluster.settle(1);
+    let first = cluster.ids()[1];
+    cluster.handle(first).pause();
+    let (patience, began) = (2 * PATIENCE, Instant::now());
+    let node = cluster.nodes.get_mut(&leader).expect("a member");
+    node.handle.take().expect("it runs").shutdown_gracefully(patience);
+    assert!(began.elapsed() < PATIENCE, "it waited in vain: {:?}", began.elapsed());
+    assert_ne!(cluster.leader(), first);
+}
+
 #[test]
 fn a_second_stop_returns_at_once() {
     let cluster = TestCluster::new(1, config());

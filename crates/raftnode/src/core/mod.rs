@@ -250,6 +250,12 @@ impl Core {
         Ok(())
     }
 
+    /// Whether leadership is being handed over. raft-rs gives up after an election timeout.
+    #[must_use]
+    pub fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
     pub(super) fn begin_transfer(&mut self, to: u64) {
         self.lease.transfer_begins(self.raw.raft.term);
         self.raw.transfer_leader(to);

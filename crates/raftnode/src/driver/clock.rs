@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::node::Node;
+use crate::planted::planted;
 use crate::{NodeEnd, ProposeError, ReadError, Role, Unknown};
 
 /// How long a removed node keeps running, so that its last messages, and the answers to them, get through; as in etcd.
@@ -47,10 +48,12 @@ impl Node {
         }
         self.transfers.expire(now);
         self.hasten_election(now);
-        if let Some(until) = self.leaving
-            && (now >= until || self.core.vitals().role != Role::Leader)
-        {
-            self.ending = Some(NodeEnd::Stopped);
+        if let Some(until) = self.leaving {
+            if now >= until || self.core.vitals().role != Role::Leader {
+                self.ending = Some(NodeEnd::Stopped);
+            } else if !self.core.is_transferring() && !planted("a-graceful-stop-tries-once") {
+                self.hand_over(); // the last attempt took longer than an election timeout
+            }
         }
         if let Some(until) = self.removed_until
             && (now >= until

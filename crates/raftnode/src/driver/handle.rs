@@ -397,7 +397,8 @@ impl<R: Send + 'static> NodeHandle<R> {
     }
 
     /// As [`shutdown`](Self::shutdown), but a leader first hands over to the active voter with the longest log (among
-    /// equals, the lowest id), and waits for that for at most `patience`.
+    /// equals, the lowest id), and waits for that for at most `patience`. If that voter does not take over within an election
+    /// timeout, another attempt is made.
     pub fn shutdown_gracefully(&self, patience: Duration) -> NodeEnd {
         self.node.shutdown(Some(after(patience)))
     }

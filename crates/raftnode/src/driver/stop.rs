@@ -15,14 +15,20 @@ use crate::{NodeEnd, ProposeError, ReadError, Role, TransferError};
 
 impl Node {
     pub(super) fn on_stop(&mut self, transfer_until: Option<Instant>) {
-        let successor = self.core.successor();
-        match (transfer_until, successor) {
-            (Some(until), Some(to)) if self.core.handle_transfer(to).is_ok() => {
-                log::info!(id:% = Hex(self.shared.id), to:% = Hex(to); "handing over leadership before stopping");
-                self.leaving = Some(until);
-            }
+        match transfer_until {
+            Some(until) if self.hand_over() => self.leaving = Some(until),
             _ => self.ending = Some(NodeEnd::Stopped),
         }
+    }
+
+    /// Begins to transfer leadership before the node stops; whether there is somebody to take it.
+    pub(super) fn hand_over(&mut self) -> bool {
+        let Some(to) = self.core.successor() else { return false };
+        let begun = self.core.handle_transfer(to).is_ok();
+        if begun {
+            log::info!(id:% = Hex(self.shared.id), to:% = Hex(to); "handing over leadership before stopping");
+        }
+        begun
     }
 
     /// Stops accepting, finishes the write in progress, stops the transport, closes the log; each within bounds (O14).
