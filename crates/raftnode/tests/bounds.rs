@@ -197,3 +197,16 @@ fn a_node_thread_that_hangs_holds_up_no_call() {
     assert!(!stuck.wait().expect_err("nobody knows").is_definite());
     trace.shut(false);
 }
+
+/// The leader's inbox drops what is too much for it. Who forwards no more than fits is told of every proposal, and in time.
+#[test]
+fn many_proposals_at_once_on_a_follower_are_all_answered() {
+    let cluster = TestCluster::new(3, config());
+    cluster.elect(cluster.ids()[0]);
+    let follower = cluster.follower();
+    cluster.handle(follower).propose("first").wait().expect("applied");
+    let many: Vec<_> =
+        (0..16_000).map(|n| cluster.handle(follower).propose(n.to_string())).collect();
+    let unknown = many.into_iter().filter_map(|pending| pending.wait().err()).collect::<Vec<_>>();
+    assert_eq!(unknown, [], "of all that a node lets wait");
+}

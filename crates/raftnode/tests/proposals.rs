@@ -163,3 +163,52 @@ fn a_joint_change_that_a_snapshot_ends_is_answered() {
     brought_by_a_snapshot(&mut sim);
     assert!(matches!(sim.node(3).changed[..], [(of, Ok(()))] if of == id), "nobody was told");
 }
+
+/// The leader's inbox has room for so many, and says nothing of what it drops.
+#[test]
+fn a_follower_forwards_as_the_leader_answers() {
+    let mut sim = elected(3);
+    for n in 0..2000 {
+        sim.propose(2, &format!("{n}"));
+    }
+    assert_eq!(sim.node(2).forwards, 512, "all at once");
+    go_on(&mut sim);
+    assert_eq!(sim.node(2).forwards, 2000);
+    let lines: Vec<String> = (0..2000).map(|n| format!("{n}")).collect();
+    assert_eq!(sim.node(2).lines, lines, "in their order");
+    assert_eq!(sim.node(2).refused, []);
+}
+
+#[test]
+fn what_was_lost_on_the_way_does_not_hold_up_the_rest() {
+    let mut sim = elected(3);
+    for n in 0..512 {
+        sim.propose(2, &format!("{n}"));
+    }
+    sim.net.clear();
+    sim.propose(2, "late");
+    for _ in 0..sim.config.election_timeout().as_millis() / 100 {
+        sim.tick(1);
+        sim.tick(2);
+        sim.settle();
+    }
+    assert_eq!(sim.node(2).lines, ["late"]);
+}
+
+/// Each is refused on its own, and they wait together for the next leader.
+#[test]
+fn what_a_deposed_leader_refuses_keeps_its_order() {
+    let mut sim = elected(3);
+    for line in ["a", "b", "c"] {
+        sim.propose(2, line);
+    }
+    let forwards = std::mem::take(&mut sim.net);
+    sim.core(1).handle_transfer(3).expect("a voter");
+    sim.cut = vec![2]; // it does not hear of the new leader yet
+    sim.settle();
+    sim.cut.clear();
+    forwards.into_iter().for_each(|(from, to, packet)| sim.deliver(from, to, packet));
+    sim.propose(2, "d");
+    go_on(&mut sim);
+    assert_eq!(sim.node(2).lines, ["a", "b", "c", "d"], "in another order");
+}

@@ -20,13 +20,14 @@ use crate::{Busy, ProposeError, SnapshotMark, Unknown};
 
 mod forwards;
 mod places;
-use forwards::reason_of;
+use forwards::{Pace, reason_of};
 use places::{Place, Places};
 
 /// Entries in one MsgPropose, so that one step of raft-rs stays short.
 const MAX_BATCH: usize = 4096;
 /// Conf changes that may wait for an earlier one to be applied. Far more than anybody has reason to ask for at once.
 const MAX_CHANGES: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Proposals {
     max_waiting: usize,
@@ -38,6 +39,10 @@ pub(super) struct Proposals {
     changes: VecDeque<Queued>,
     /// Forwarded and not answered, with the leader they were sent to; kept in case they have to be sent again.
     forwarded: BTreeMap<ProposalId, (u64, Forward)>,
+    /// How many more may be forwarded.
+    pace: Pace,
+    /// Among those that wait there may be some that others forwarded.
+    has_foreign: bool,
     /// A leader and term that answered *not leader*: nothing more is forwarded to it in that term.
     deposed: (u64, u64),
     /// This node's own proposals that were appended, here or by the leader, until their indexes are committed.
@@ -64,6 +69,8 @@ impl Proposals {
             batch: Vec::new(),
             changes: VecDeque::new(),
             forwarded: BTreeMap::new(),
+            pace: Pace::default(),
+            has_foreign: false,
             deposed: (0, 0),
             places: Places::default(),
             committed_term: 0,
@@ -84,14 +91,17 @@ impl Proposals {
         Ok(())
     }
 
-    /// Puts proposals that are certain not to have been appended back at the front of the queue.
-    fn queue_again(&mut self, forwards: Vec<Forward>) {
-        for forward in forwards.into_iter().rev() {
+    /// Puts proposals that are certain not to have been appended back into the queue, before those that came later.
+    fn queue_again(&mut self, forwards: impl IntoIterator<Item = Forward>) {
+        for forward in forwards {
             let queue = match forward.kind {
                 ForwardKind::Normal => &mut self.waiting,
                 ForwardKind::ConfChange | ForwardKind::ConfChangeV2 => &mut self.changes,
             };
-            queue.push_front(Queued { from: 0, forward });
+            let earlier = |queued: &Queued| queued.forward.id < forward.id;
+            let turned = planted("queued-again-in-reverse");
+            let at = if turned { 0 } else { queue.partition_point(earlier) };
+            queue.insert(at, Queued { from: 0, forward });
         }
     }
 }
@@ -189,30 +199,20 @@ impl Core {
             self.append_changes();
             return;
         }
-        let (leader, term) = (raft.leader_id, raft.term);
-        let p = &mut self.proposals;
-        let keep = leader == 0 || p.deposed == (leader, term);
-        let mut waiting: Vec<Queued> = Vec::new();
-        for queue in [&mut p.waiting, &mut p.changes] {
+        let (id, leader, term) = (raft.id, raft.leader_id, raft.term);
+        if std::mem::take(&mut self.proposals.has_foreign) {
             // Those that others forwarded while this node led are refused at once, so that they can try elsewhere.
-            let (ours, theirs): (Vec<_>, Vec<_>) =
-                queue.drain(..).partition(|queued| queued.from == 0);
-            waiting.extend(theirs);
-            if keep {
-                queue.extend(ours);
-            } else {
-                waiting.extend(ours);
-            }
+            self.refuse_foreign(&ProposeError::NotLeader { asked: id, leader });
         }
-        for queued in waiting {
-            if queued.from == 0 {
-                let forward = Forward { term, ..queued.forward };
-                self.proposals.forwarded.insert(forward.id, (leader, forward.clone()));
-                self.events.push_back(Event::Forward { to: leader, forward });
-            } else {
-                let asked = self.raw.raft.id;
-                self.refuse(&queued, ProposeError::NotLeader { asked, leader });
-            }
+        let p = &mut self.proposals;
+        if leader == 0 || p.deposed == (leader, term) {
+            return;
+        }
+        let room = p.pace.room((leader, term), p.forwarded.len()).min(p.waiting.len());
+        for queued in p.waiting.drain(..room).chain(p.changes.drain(..)) {
+            let forward = Forward { term, ..queued.forward };
+            p.forwarded.insert(forward.id, (leader, forward.clone()));
+            self.events.push_back(Event::Forward { to: leader, forward });
         }
     }
 

@@ -110,6 +110,7 @@ impl Core {
         self.lease.tick();
         self.tick_stall();
         self.tick_reads();
+        self.tick_forwards();
     }
 
     /// Starts an election now. Does nothing if this node must not campaign: it is no voter, a snapshot or a conf change

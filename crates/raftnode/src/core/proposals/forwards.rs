@@ -13,6 +13,45 @@ use crate::{Busy, ProposeError};
 /// Forwarded proposals that a leader remembers, so that a duplicate frame is answered alike and not appended again.
 const MAX_SEEN: usize = 16_384;
 
+/// Proposals that one member may have forwarded without an answer. The leader answers as soon as it has appended them;
+/// until then they take room in its inbox, which drops what is too much without a word, and in the lane that leads there.
+const MAX_UNANSWERED: usize = 512;
+
+/// Limits how much is forwarded at once.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// The leader that is asked, and its term.
+    asked: (u64, u64),
+    /// Those that no answer is expected to any more: forwarded to another leader, or lost.
+    given_up: usize,
+    /// Ticks since the last answer.
+    quiet: u32,
+}
+
+impl Pace {
+    /// How many more may be forwarded to this leader, if so many are not answered.
+    pub(super) fn room(&mut self, asked: (u64, u64), unanswered: usize) -> usize {
+        if self.asked != asked {
+            *self = Self { asked, given_up: unanswered, quiet: 0 };
+        }
+        self.given_up = self.given_up.min(unanswered);
+        let max = if planted("forwards-without-bound") { usize::MAX } else { MAX_UNANSWERED };
+        max.saturating_sub(unanswered - self.given_up)
+    }
+
+    const fn answered(&mut self) {
+        self.quiet = 0;
+    }
+
+    /// Without an answer for `patience` ticks, all of those that are `unanswered` may be lost.
+    fn tick(&mut self, patience: u32, unanswered: usize) {
+        self.quiet += 1;
+        if self.quiet >= patience && !planted("lost-forwards-are-waited-for") {
+            (self.quiet, self.given_up) = (0, unanswered);
+        }
+    }
+}
+
 impl Proposals {
     /// Remembers a proposal that was forwarded for `term`, and its answer if it has one.
     pub(super) fn remember(&mut self, id: ProposalId, term: u64, reply: Option<ForwardReply>) {
@@ -47,6 +86,7 @@ impl Core {
                 if !planted("doubled-while-it-waits") {
                     self.proposals.remember(queued.forward.id, queued.forward.term, None);
                 }
+                self.proposals.has_foreign = true;
                 let full = ProposeError::Busy(Busy::Requests);
                 self.proposals.queue(queued).err().map(|queued| (queued, full))
             }
@@ -92,6 +132,13 @@ impl Core {
         }
     }
 
+    /// A tick passes: half an election timeout without an answer is long enough.
+    pub(in crate::core) fn tick_forwards(&mut self) {
+        let patience = self.raw.raft.election_timeout().div_ceil(2) as u32;
+        let p = &mut self.proposals;
+        p.pace.tick(patience, p.forwarded.len());
+    }
+
     /// The leader's answer to a forwarded proposal.
     pub fn handle_forward_reply(&mut self, from: u64, reply: &ForwardReply) {
         let id = reply.id();
@@ -103,12 +150,13 @@ impl Core {
             return; // answered before, never asked, or forwarded again in a later term
         }
         let Some((leader, forward)) = self.proposals.forwarded.remove(&id) else { return };
+        self.proposals.pace.answered();
         match *reply {
             ForwardReply::Refused { reason: ForwardRefusal::NotLeader { .. }, .. } => {
                 // It was not appended, so it may go to the next leader. If a duplicate frame was answered differently,
                 // the window of applied ids still lets it take effect only once (O22).
                 self.proposals.deposed = (leader, forward.term);
-                self.proposals.queue_again(vec![forward]);
+                self.proposals.queue_again([forward]);
             }
             ForwardReply::Accepted { index, term, .. }
                 if index > self.pipeline.handover.handed() =>
