@@ -238,18 +238,24 @@ fn stop(lone: Lone) -> (MemStore, MemSnapshots) {
     disk
 }
 
-/// Back-pressure: a member that starts with a long log hands over no more than the bound, and goes on when there is room.
-#[test]
-fn a_long_log_is_handed_over_in_bounded_pieces() {
-    const LINES: usize = 400;
-    let disk = disk();
-    let mut lone = start(config(), disk, 0);
+/// So many lines of 10,000 bytes are in the log of [`disk_with_long_log`].
+const LINES: usize = 400;
+
+/// The disk of a member that stopped with a long log and no snapshot.
+fn disk_with_long_log() -> (MemStore, MemSnapshots) {
+    let mut lone = start(config(), disk(), 0);
     lone.node.campaign();
     let mut seen = Seen::default();
     let pending: Vec<_> = (0..LINES).map(|_| lone.node.propose(vec![b'x'; 10_000])).collect();
     seen.take_to(&mut lone, LINES as u64 + 2);
     assert!(pending.into_iter().all(|pending| pending.wait().is_ok()));
-    let disk = stop(lone);
+    stop(lone)
+}
+
+/// Back-pressure: a member that starts with a long log hands over no more than the bound, and goes on when there is room.
+#[test]
+fn a_long_log_is_handed_over_in_bounded_pieces() {
+    let disk = disk_with_long_log();
 
     let (backlog, batch) = (200_000, 50_000);
     let config = config().max_apply_backlog(backlog).max_apply_bytes(batch);
@@ -280,14 +286,7 @@ fn a_long_log_is_handed_over_in_bounded_pieces() {
 /// raft-rs asks for everything that is committed and not applied before each election.
 #[test]
 fn an_election_with_a_long_log_reads_none_of_it_at_once() {
-    const LINES: usize = 400;
-    let mut lone = start(config(), disk(), 0);
-    lone.node.campaign();
-    let mut seen = Seen::default();
-    let pending: Vec<_> = (0..LINES).map(|_| lone.node.propose(vec![b'x'; 10_000])).collect();
-    seen.take_to(&mut lone, LINES as u64 + 2);
-    assert!(pending.into_iter().all(|pending| pending.wait().is_ok()));
-    let disk = stop(lone);
+    let disk = disk_with_long_log();
 
     let (backlog, batch) = (200_000, 50_000);
     let config = config().max_apply_backlog(backlog).max_apply_bytes(batch).tail_cache_bytes(batch);
