@@ -1,11 +1,12 @@
-//! What is committed, on its way to the state machine: in order, each entry once (O23), and no tick waits for a disk (O12).
+//! Hands committed entries to the apply loop: in order, each once (O23), and without making a tick wait for a disk (O12).
 //!
-//! raft-rs would read the committed entries for each Ready, on the thread that asks, and cannot be told to wait. So it is only
-//! told where they end (see [`LogView`](crate::storage::LogView)), and they are handed over from here, a piece at a time: from
-//! memory while it has them, else by a [`Fetch`]. One of those is in flight at most, and what comes after it waits.
+//! For each Ready raft-rs would read the committed entries on the calling thread, and it cannot be told to wait. So
+//! raft-rs is only told where they end (see [`LogView`](crate::storage::LogView)), and the core hands the entries over
+//! itself, a piece at a time: from the tail cache, or by a [`Fetch`] if they are not in it. At most one of these is in
+//! flight, and later entries wait for it.
 //!
-//! A piece cannot change while it is read. It is committed, so nothing overwrites it; a snapshot is installed only when
-//! everything committed is applied (O17), and only what is applied is compacted (O18).
+//! A piece cannot change while it is read: its entries are committed, so nothing overwrites them; a snapshot is
+//! installed only when everything committed is applied (O17); and only what is applied is compacted (O18).
 
 use std::ops::Range;
 
@@ -15,24 +16,26 @@ use super::{ApplyStage, Core, must_persist_before_apply};
 use crate::planted::planted;
 use crate::{Fetch, LogError};
 
-/// How far what is committed has been handed over.
+/// How far committed entries have been handed over.
 #[derive(Debug)]
 pub(super) struct Handover {
     /// The last index handed over.
     handed: u64,
     /// The last index that raft-rs gave out as committed.
     committed: u64,
+    /// Hand over nothing for now.
     hold: bool,
     next: Next,
 }
 
-/// The piece after what was handed over.
+/// The piece that follows what was handed over.
 #[derive(Debug)]
 enum Next {
-    /// In memory, or nobody has looked.
+    /// Not asked for; it may be in the tail cache.
     Unread,
     /// Being read, from this index on.
     Asked(u64),
+    /// Read, and not handed over yet.
     Here(Vec<Entry>),
 }
 
@@ -49,14 +52,14 @@ impl Handover {
         self.committed
     }
 
-    /// Entries up to `index` are committed, and durable here. Returns those of them that are news.
+    /// Entries up to `index` are committed, and durable here. Returns the range of those that were not before.
     pub(super) fn commit(&mut self, index: Option<u64>) -> Range<u64> {
         let known = self.committed;
         self.committed = index.unwrap_or(known);
         known + 1..self.committed + 1
     }
 
-    /// A snapshot takes the place of everything up to `index`.
+    /// A snapshot replaces everything up to `index`.
     pub(super) fn install(&mut self, index: u64) {
         (self.handed, self.committed) = (index, index);
         if !planted("stale-piece-after-an-install") {
@@ -64,13 +67,13 @@ impl Handover {
         }
     }
 
-    /// What is to be handed over, if any of it may be.
+    /// The entries to be handed over next, if there are any and they need not be held back.
     fn due(&self) -> Option<Range<u64>> {
         let range = self.handed + 1..self.committed + 1;
         (!self.hold && !range.is_empty()).then_some(range)
     }
 
-    /// A piece was read. It counts if it was asked for and still is the next.
+    /// A piece was read. It is ignored unless it is the one that was last asked for.
     fn read(
         &mut self,
         fetch: &Fetch,
@@ -82,7 +85,7 @@ impl Handover {
         Ok(())
     }
 
-    /// Hands over the next piece: what was read, or what memory has. Empty if there is none for now.
+    /// Returns the next piece, as it was read or from memory; empty if there is none for now.
     fn take(&mut self, in_memory: impl FnOnce(Range<u64>) -> Vec<Entry>) -> Vec<Entry> {
         let Some(due) = self.due() else { return Vec::new() };
         let entries = match std::mem::replace(&mut self.next, Next::Unread) {
@@ -100,16 +103,16 @@ impl Handover {
 }
 
 impl Core {
-    /// Whether to hold back what is committed, because enough of it waits to be applied. It stays in the log, and the core
-    /// remembers where it ends: so a member that starts with a long log never has all of it in memory.
+    /// Whether to hold back committed entries, because enough of them wait to be applied. They stay in the log, and the
+    /// core remembers only where they end, so a member that starts with a long log never has all of it in memory.
     pub const fn hold_apply(&mut self, hold: bool) {
         self.pipeline.handover.hold = hold;
     }
 
-    /// The next piece of what is committed: at most [`Config::max_apply_bytes`](crate::Config::max_apply_bytes), or one
-    /// entry. `None` if there is nothing more, if it is [held back](Self::hold_apply), or if it has to be
-    /// [read](Self::poll_fetch) first. It is durable here (O3), and follows what was handed over before, by this or as
-    /// [`Effects::apply`](super::Effects::apply).
+    /// The next committed entries to apply: up to [`Config::max_apply_bytes`](crate::Config::max_apply_bytes), at least
+    /// one. `None` if there are none, or if they are [held back](Self::hold_apply) or have to be
+    /// [read](Self::poll_fetch) first. They are durable here (O3), and follow those returned before, by this method or
+    /// in [`Effects::apply`](super::Effects::apply).
     pub fn poll_apply(&mut self) -> Option<ApplyStage> {
         let entries = self.next_to_apply();
         (!entries.is_empty()).then_some(ApplyStage { entries })
@@ -132,7 +135,7 @@ impl Core {
         entries
     }
 
-    /// The read for the next piece, if it takes one and that is not in flight already.
+    /// The read for the next piece, if it needs one that is not in flight already.
     pub(super) fn fetch_to_apply(&mut self) -> Option<Fetch> {
         let handover = &mut self.pipeline.handover;
         let due = handover.due().filter(|_| matches!(handover.next, Next::Unread))?;
@@ -152,7 +155,7 @@ impl Core {
         if self.removed { Ok(()) } else { self.pipeline.handover.read(fetch, entries) }
     }
 
-    /// Everything up to `index` has been applied: never more than was handed over (O18).
+    /// Everything up to `index` has been applied. It must have been handed over before (O18).
     pub fn handle_applied(&mut self, index: u64) {
         assert!(index <= self.pipeline.handover.handed(), "applied what was not handed over (O18)");
         if index <= self.applied {
@@ -163,7 +166,8 @@ impl Core {
             let before = self.raw.raft.raft_log.last_index();
             self.raw.advance_apply_to(index);
             if self.raw.raft.raft_log.last_index() > before {
-                // raft-rs has appended the end of a joint change, and would send it with the next heartbeat only.
+                // raft-rs has appended the change that leaves a joint configuration, and would send it only with the next
+                // heartbeat.
                 self.raw.raft.bcast_append();
             }
         }

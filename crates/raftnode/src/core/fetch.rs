@@ -1,10 +1,11 @@
-//! What memory does not hold is read by somebody else, for the tick never waits for a disk (O12).
+//! Reads of entries that are not in memory, which another thread makes, because ticks must not wait for a disk (O12).
 //!
-//! What is to be applied the core itself asks for (`core/apply.rs`). What followers lack raft-rs asks for, when it wants to send
-//! it; if only the log has it, raft-rs is told to wait, and goes on with everything else. Once it was read, raft-rs is told to
-//! ask again, and finds it ([`GetEntriesContext`](raft::GetEntriesContext); TiKV's `EntryStorage` does the same). raft-rs
-//! sends it as it would have, or has no more use for it: it no longer leads, not in that term, or the follower was removed,
-//! or answered meanwhile.
+//! For entries to be applied the core itself asks (`core/apply.rs`). For entries to be sent to a follower raft-rs asks
+//! its storage. If only the log has them, raft-rs is told that they are temporarily unavailable, and goes on with
+//! everything else; once they have been read, it is told to ask again, and finds them
+//! ([`GetEntriesContext`](raft::GetEntriesContext); TiKV's `EntryStorage` does the same). It then sends them, unless it
+//! has no use for them any more: it lost its leadership, the term is over, or the follower was removed or has answered
+//! meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -16,13 +17,13 @@ use crate::planted::planted;
 use crate::{Fetch, LogError};
 
 impl Core {
-    /// The next read that is to be made; `None` when there is none for now. At most 16 are under way for followers, none of
-    /// which gives more than a message takes ([`Config::max_size_per_msg`](crate::Config::max_size_per_msg)), and one for what is
-    /// to be applied ([`Config::max_apply_bytes`](crate::Config::max_apply_bytes)); each of at least one entry. In which order they
-    /// are made, and answered, does not matter.
+    /// The next read to make; `None` when there is none for now. At most 16 are in flight for followers, each of as
+    /// much as a message holds ([`Config::max_size_per_msg`](crate::Config::max_size_per_msg)), and one for entries to
+    /// be applied ([`Config::max_apply_bytes`](crate::Config::max_apply_bytes)); each reads at least one entry. They
+    /// may be made and answered in any order.
     ///
-    /// Each must be answered, or the follower is not served, and nothing more is applied: see
-    /// [`handle_fetched`](Self::handle_fetched). They go on with what they get then, a message or a piece at a time.
+    /// Give each result to [`handle_fetched`](Self::handle_fetched): until then its follower is sent nothing, or
+    /// nothing more is applied.
     pub fn poll_fetch(&mut self) -> Option<Fetch> {
         if let Some(fetch) = self.fetch_to_apply() {
             return Some(fetch);
@@ -33,13 +34,13 @@ impl Core {
         self.raw.mut_store().take_fetch()
     }
 
-    /// What [`Fetch::read`] has found: something to send, or the next piece for [`poll_apply`](Self::poll_apply).
+    /// The result of [`Fetch::read`]: entries to send, or the next ones for [`poll_apply`](Self::poll_apply).
     ///
-    /// If the log has changed there since it was asked for, that says nothing, be it entries or an error: overwritten by
-    /// another leader, compacted, or replaced by a snapshot.
+    /// The result, be it entries or an error, is ignored if the log has changed there since: entries were overwritten
+    /// by another leader, compacted, or replaced by a snapshot.
     ///
     /// # Errors
-    /// That of the read, or [`LogError::Corrupt`] if it is not what was asked for: end the node.
+    /// That of the read, or [`LogError::Corrupt`] if the entries are not those asked for: end the node.
     pub fn handle_fetched(
         &mut self,
         fetch: Fetch,
@@ -57,11 +58,12 @@ impl Core {
             self.serve_others(low);
             self.pace(); // whoever replicates, and has room
         }
-        self.raw.mut_store().forget_fetched(); // they were the log's as of now
+        self.raw.mut_store().forget_fetched(); // from now on the log may change there
         Ok(())
     }
 
-    /// Those for whom nothing was read because it was being read already: for another one, or in an earlier term.
+    /// Sends to the other followers that wait for the same entries. For them no read was started, because one was in
+    /// flight already: for another follower, or since an earlier term.
     fn serve_others(&mut self, low: u64) {
         let raft = &mut self.raw.raft;
         if raft.state != StateRole::Leader || planted("fetched-for-one-alone") {
@@ -74,9 +76,9 @@ impl Core {
         }
     }
 
-    /// Makes the reads that are to be made, here and now: for simulators, and loops that may wait for a disk. Returns whether
-    /// there were any; then there is something to poll for: [effects](Self::poll_effects), or what is
-    /// [to be applied](Self::poll_apply).
+    /// Makes all pending reads on the calling thread: for simulators, and for loops that may wait for a disk. Returns
+    /// whether there were any; then poll for [effects](Self::poll_effects) and for [entries to apply](Self::poll_apply)
+    /// again.
     ///
     /// # Errors
     /// As for [`handle_fetched`](Self::handle_fetched).

@@ -1,20 +1,20 @@
-//! The ready loop: raft's duties, in order, on one screen.
+//! The ready loop: from a raft-rs `Ready` to [`Effects`], with raft's duties in order, on one screen.
 //!
-//! # What may be under way at once
+//! # What may be in flight at once
 //!
-//! | while persist stages are under way | |
+//! | while persist stages are in flight | |
 //! |---|---|
-//! | further Readies, any number | may: stages are written and reported in order, several with one sync |
-//! | ticks, messages, proposals, reads | may |
-//! | applying what is durable | may, and lag as far as it likes (O3) |
-//! | a leader's messages | may leave, unless its own term is among what is under way (O4, O15): asserted |
-//! | a follower's or candidate's messages | wait for their stage, and for raft-rs to know of it (O7, O16): [`Held`](super::Held) |
-//! | overwriting entries that are under way | may: the stage overwritten counts only with the one that overwrites it |
-//! | a new term | may: votes and entries of the new term wait for its stage like any other |
-//! | becoming leader with entries under way | must not: raft-rs asserts it. Votes come only after the log was durable (O7), and the only voter waits (`would_win_too_early`) |
-//! | installing a snapshot | must not: it waits until every stage has completed and everything handed over is applied (O17): asserted |
-//! | anything else while one is installed | ticks wait (O17); a second snapshot is left to be sent again; further stages may |
-//! | a conf change that is committed and not applied | a follower's messages wait for it (O7); the next change is not appended (O8); no campaign (raft-rs) |
+//! | further Readies, any number | allowed: stages are written and reported in order, several with one sync |
+//! | ticks, messages, proposals, reads | allowed |
+//! | applying what is durable | allowed, and it may lag behind (O3) |
+//! | a leader's messages | leave at once, unless its own term is among what is in flight (O4, O15); asserted |
+//! | a follower's or candidate's messages | wait until their stage is durable and raft-rs has been told so (O7, O16): [`Held`](super::Held) |
+//! | overwriting entries in flight | allowed: the overwritten stage counts only together with the one that overwrites it |
+//! | a new term | allowed: its votes and entries wait for its stage like any others |
+//! | becoming leader with entries in flight | forbidden, and asserted by raft-rs. Votes come only after the log was durable (O7), and an only voter waits (`would_win_too_early`) |
+//! | installing a snapshot | forbidden: it waits until every stage has completed and everything committed is applied (O17); asserted |
+//! | while a snapshot is being installed | ticks wait (O17); a second snapshot is refused, and sent again; further stages are allowed |
+//! | while a committed conf change is not applied | a follower's messages wait for it (O7); the next change is not appended (O8); no campaigns (raft-rs) |
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Core {
     /// The next piece of work; `None` when there is none for now.
     ///
     /// # Errors
-    /// Entries do not fit the log. A Ready that was taken cannot be asked for again: end the node.
+    /// Entries do not continue the log. A Ready cannot be taken twice, so end the node.
     pub fn poll_effects(&mut self) -> Result<Option<Effects>, LogError> {
         if !self.is_driven() {
             return Ok(None);
@@ -79,7 +79,7 @@ impl Core {
             "only a leader speaks before it has written (O4)"
         );
 
-        // What is to be written is readable through `Storage` before raft-rs forgets it: snapshot, entries, hard state.
+        // raft-rs reads snapshot, entries and hard state through `Storage` from now on, before they are written.
         let view = self.raw.mut_store();
         if let Some(mark) = &install {
             view.install(mark.clone());
@@ -136,11 +136,11 @@ impl Core {
         Some(RoleChange { vitals, new_leader })
     }
 
-    /// Everything up to this number is durable. Then take from [`Held`](super::Held) what has become due.
+    /// Everything up to this number is durable. Release from [`Held`](super::Held) what has become due afterwards.
     pub fn handle_persisted(&mut self, number: u64) {
         let completed = self.pipeline.complete(number);
         if completed.number == 0 || self.removed {
-            return; // a removed leader would look for its own progress and panic
+            return; // raft-rs would look for the progress of a leader that is no member any more, and panic
         }
         self.raw.on_persist_ready(completed.number); // O16: before any message that waited for it
         if let Some((index, term)) = completed.last_entry {

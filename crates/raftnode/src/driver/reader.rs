@@ -1,4 +1,4 @@
-//! The thread that reads the log: for followers who are far behind, and for a state machine that is.
+//! The thread that reads the log for followers, or for a state machine, that are far behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use super::shared::Shared;
 use crate::planted::planted;
 use crate::{Fetch, LogError, LogReader};
 
-/// Reads what the node thread must not wait for (O12), one after the other. The thread begins with the first read.
+/// Makes reads that the node thread must not wait for (O12), one after the other. The thread is started with the first
+/// one.
 pub(super) struct Reader {
     log: Arc<dyn LogReader>,
     shared: Arc<Shared>,
@@ -21,19 +22,19 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// After `stop` is set, nothing more is begun.
+    /// Once `stop` is set, no further read is started.
     pub(super) fn new(log: Arc<dyn LogReader>, shared: Arc<Shared>, stop: Arc<AtomicBool>) -> Self {
         Self { log, shared, stop, thread: None }
     }
 
-    /// What was read is reported through the inbox. The core bounds how much is under way.
+    /// Submits a read, whose result is reported through the inbox. The core limits how many are in flight.
     pub(super) fn submit(&mut self, fetch: Fetch) -> Result<(), LogError> {
         if self.thread.is_none() {
             let op = "start the reader thread";
             self.thread = Some(self.spawn().map_err(|source| LogError::Io { op, source })?);
         }
         if let Some((fetches, _)) = &self.thread {
-            let _ = fetches.send(fetch); // if it has gone, it has said why
+            let _ = fetches.send(fetch); // if the thread has ended, it has reported why
         }
         Ok(())
     }
@@ -58,14 +59,14 @@ impl Reader {
             {
                 shared.inbox.control(Control::Failed(panicked("oarlock-reader", &*panic)));
             }
-            drop(log); // before anybody is told that it has ended
+            drop(log); // before the end of the thread is announced
             drop(finished);
         })?;
         Ok((fetches, done))
     }
 
-    /// Waits until the read in hand is done; whether it was in time. A disk that hangs must not hang whoever stops the
-    /// node (O14).
+    /// Waits for the read in progress; returns whether it ended in time. A disk that hangs must not make stopping the
+    /// node hang (O14).
     pub(super) fn close(self, timeout: Duration) -> bool {
         self.thread.is_none_or(|(fetches, done)| {
             drop(fetches);

@@ -1,4 +1,4 @@
-//! Entries below the cache, read by somebody who may wait for a disk.
+//! Reads of entries that are no longer in the tail cache, for a thread that may wait for a disk.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -10,14 +10,14 @@ use raft::eraftpb::Entry;
 use super::{LogError, LogReader};
 use crate::planted::planted;
 
-/// Entries that only the log holds, and that a follower lacks or this node has to apply: one read, for whoever may wait for
-/// a disk.
+/// A read of entries that only the log holds, and that a follower lacks or this node has to apply; to be made by a thread
+/// that may wait for a disk.
 ///
-/// From [`Core::poll_fetch`](crate::core::Core::poll_fetch), and to be given back, with what was read, to
+/// [`Core::poll_fetch`](crate::core::Core::poll_fetch) returns it; give it back with the result to
 /// [`Core::handle_fetched`](crate::core::Core::handle_fetched).
 #[derive(Debug)]
 pub struct Fetch {
-    /// Whom raft-rs wants to send them to; only raft-rs can say. `None` if they are to be applied here.
+    /// raft-rs's own note of whom it wants to send them to. `None` if they are to be applied here.
     context: Option<GetEntriesContext>,
     range: Range<u64>,
     max_bytes: u64,
@@ -28,21 +28,21 @@ impl Fetch {
         Self { context: None, range, max_bytes }
     }
 
-    /// Reads what fits into one message, or into one piece for the state machine; may take as long as a disk takes.
+    /// Reads as much as fits into one message, or into one piece for the state machine. This may wait for a disk.
     ///
     /// # Errors
-    /// As for [`LogReader::entries`]. Give them to the core too: it knows whether they matter.
+    /// As for [`LogReader::entries`]. Give errors to the core too, which knows whether they matter.
     pub fn read(&self, log: &dyn LogReader) -> Result<Vec<Entry>, LogError> {
         log.entries(self.range.start, self.range.end, self.max_bytes)
     }
 
-    /// What is to be read: all of it durable, as of when it was asked for.
+    /// The entries to read. All of them were durable when the read was asked for.
     #[must_use]
     pub const fn range(&self) -> &Range<u64> {
         &self.range
     }
 
-    /// Whether this node applies them; if not, a follower lacks them.
+    /// Whether they are to be applied by this node; otherwise a follower lacks them.
     #[must_use]
     pub const fn is_to_apply(&self) -> bool {
         self.context.is_none()
@@ -52,7 +52,7 @@ impl Fetch {
         self.context
     }
 
-    /// What was read, if it is some of what was asked for, from the first on.
+    /// Checks that what was read is a part of what was asked for, from its first entry on.
     pub(crate) fn checked(
         &self,
         entries: Result<Vec<Entry>, LogError>,
@@ -67,31 +67,31 @@ impl Fetch {
     }
 }
 
-/// What raft-rs could not have at once.
+/// The entries that raft-rs asked for and that were not in memory.
 ///
-/// By the first entry, and each once, however often and for whomever raft-rs asks: followers that lack the same are
-/// served with one read.
+/// Each read is identified by its first entry, and made once, however often and for whichever follower raft-rs asks, so
+/// followers that lack the same entries share one read.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
-    /// raft-rs asks by a shared reference.
+    /// In a `RefCell` because raft-rs asks through a shared reference.
     asked: RefCell<Asked>,
-    /// What was read, for as long as raft-rs takes it.
+    /// The result of a read, while raft-rs takes it.
     here: Vec<Entry>,
 }
 
 #[derive(Debug, Default)]
 struct Asked {
-    /// Not given out yet.
+    /// Reads that were not given out yet.
     noted: VecDeque<Fetch>,
-    /// Not answered yet, by the first entry: where it ends, and whether the log still has it as it was.
+    /// Reads without an answer, by their first entry: where each ends, and whether the log is still unchanged there.
     open: BTreeMap<u64, (u64, bool)>,
 }
 
 impl Fetches {
-    /// So many at once: beyond that a follower's next answer to a heartbeat asks again.
+    /// The most reads at once. Beyond that raft-rs asks again with the follower's next answer to a heartbeat.
     const MAX: usize = 16;
 
-    /// Notes what is asked for, unless it is noted or under way already, or there is too much of it.
+    /// Notes a read, unless it is noted or in flight already, or too many are.
     pub(super) fn note(&self, range: Range<u64>, max_bytes: u64, context: GetEntriesContext) {
         let Asked { noted, open } = &mut *self.asked.borrow_mut();
         if open.len() < Self::MAX && !open.contains_key(&range.start) {
@@ -100,19 +100,19 @@ impl Fetches {
         }
     }
 
-    /// The next to be read.
+    /// The next read to make.
     pub(super) fn take(&mut self) -> Option<Fetch> {
         self.asked.get_mut().noted.pop_front()
     }
 
-    /// Entries from `index` on are not what they were. A read that is under way may have found either.
+    /// Entries from `index` on were overwritten. A read in flight may have found the old or the new ones.
     pub(super) fn overwritten_from(&mut self, index: u64) {
         if !planted("fetched-though-overwritten") {
             self.asked.get_mut().open.values_mut().for_each(|(end, valid)| *valid &= *end <= index);
         }
     }
 
-    /// Entries up to `index` are gone, and may not be found.
+    /// Entries up to `index` were compacted, so a read in flight may fail to find them.
     pub(super) fn compacted_to(&mut self, index: u64) {
         if !planted("compaction-fails-a-fetch") {
             let gone = self.asked.get_mut().open.range_mut(..=index);
@@ -120,7 +120,7 @@ impl Fetches {
         }
     }
 
-    /// Takes what was read, for [`here`](Self::here); nothing, if the log has changed there since it was asked for.
+    /// Takes the result of a read, for [`here`](Self::here), unless the log has changed there since.
     pub(super) fn put(
         &mut self,
         fetch: &Fetch,
@@ -128,20 +128,20 @@ impl Fetches {
     ) -> Result<(), LogError> {
         let asked = self.asked.get_mut().open.remove(&fetch.range.start);
         if !asked.is_some_and(|(_, valid)| valid) {
-            return Ok(()); // whoever still wants to know asks again
+            return Ok(()); // raft-rs asks again if it still needs them
         }
         self.here = fetch.checked(entries)?;
         Ok(())
     }
 
-    /// What was read, from `low` on; nothing if that is not among it.
+    /// The result of the last read from `low` on; empty if `low` is not in it.
     pub(super) fn here(&self, low: u64) -> &[Entry] {
         let skip = self.here.first().and_then(|first| low.checked_sub(first.index));
         let skip = skip.and_then(|skip| usize::try_from(skip).ok());
         skip.and_then(|skip| self.here.get(skip..)).unwrap_or_default()
     }
 
-    /// Forgets what was read.
+    /// Forgets the result of the last read.
     pub(super) fn forget(&mut self) {
         if !planted("fetched-entries-stay") {
             self.here = Vec::new();

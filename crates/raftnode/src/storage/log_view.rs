@@ -24,8 +24,8 @@ pub struct SnapshotWish {
 
 /// raft-rs's `Storage` over a [`LogReader`], with the newest entries in memory.
 ///
-/// raft-rs panics on nearly every storage error, expects entries to be readable before they are written, and needs the term
-/// of the entry before the first. So this view keeps track of the log's bounds itself:
+/// raft-rs panics on nearly every storage error, expects entries to be readable before they are written, and needs the
+/// term of the entry before the first. So this view keeps track of the log's bounds itself:
 ///
 /// * what was appended is readable at once and stays in memory until [`persisted`](Self::persisted) says that the log
 ///   holds it; beyond that the memory is bounded by a budget of bytes, however far a follower lags;
@@ -342,8 +342,8 @@ impl LogView {
         entries
     }
 
-    /// From now on reads are made elsewhere (O12): for followers see [`take_fetch`](Self::take_fetch), for the state machine
-    /// [`fetch_to_apply`](Self::fetch_to_apply).
+    /// From now on other threads make the reads (O12): for followers see [`take_fetch`](Self::take_fetch), for the state
+    /// machine [`fetch_to_apply`](Self::fetch_to_apply).
     pub(crate) fn fetch_elsewhere(&mut self) {
         self.fetches = Some(Fetches::default());
     }
@@ -368,14 +368,14 @@ impl LogView {
         }
     }
 
-    /// The read that brings what follows from `range.start` on, if only the log has that.
+    /// The read for entries from `range.start` on, if only the log has them.
     pub(crate) fn fetch_to_apply(&self, range: Range<u64>, max_bytes: u64) -> Option<Fetch> {
         let Range { start, end } = self.only_in_log(range.start, range.end);
         let end = end.min(start + Self::MAX_READ as u64);
         (start < end).then(|| Fetch::to_apply(start..end, max_bytes))
     }
 
-    /// What memory has of `range`, cut off as by [`read`](Self::read); nothing if it does not have the first.
+    /// The entries of `range` that are in memory, limited as by [`read`](Self::read); none if the first is not.
     pub(crate) fn in_memory(&self, range: Range<u64>, max_bytes: u64) -> Vec<Entry> {
         self.join(None, range, max_bytes)
     }

@@ -1,4 +1,4 @@
-//! raft-rs's `Storage`: what it asks for, and what it can take for an answer.
+//! raft-rs's `Storage` trait: what raft-rs asks for, and which answers it can take.
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, Snapshot};
@@ -12,14 +12,14 @@ use crate::planted::planted;
 use crate::storage::fetch::Fetches;
 
 impl Storage for LogView {
-    /// The hard state, and the configuration as of the snapshot: raft-rs applies the changes after it again.
+    /// The hard state, and the configuration as of the snapshot; the conf changes after it are applied again.
     fn initial_state(&self) -> raft::Result<RaftState> {
         Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
     }
 
-    /// Without a limit raft-rs asks only in order to count conf changes (`Raft::hup`, `Raft::maybe_commit_by_vote`), and
-    /// gets an answer for that: of a long log it would otherwise have everything in memory that is not applied yet. With a
-    /// limit it asks for what followers lack, and can wait, or for what is committed, and cannot.
+    /// Without a limit raft-rs asks only in order to count conf changes (`Raft::hup`, `Raft::maybe_commit_by_vote`),
+    /// and gets an answer for that purpose: otherwise it would load everything that is not applied yet. With a limit it
+    /// asks for what a follower lacks, and can wait for it, or for what is committed, and cannot.
     fn entries(
         &self,
         low: u64,
@@ -55,8 +55,8 @@ impl Storage for LogView {
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         match &self.offer {
-            // raft-rs ignores a snapshot whose configuration does not name the receiver: one from before it was
-            // added does not help it.
+            // raft-rs ignores a snapshot whose configuration does not name the receiver, such as one from before it was
+            // added.
             Some((mark, head))
                 if mark.index >= request_index
                     && mark.index >= self.dummy.0
@@ -79,7 +79,7 @@ impl Storage for LogView {
 }
 
 impl LogView {
-    /// As [`read`](Self::read), but without a disk: what is not in memory is noted to be fetched.
+    /// As [`read`](Self::read), but never waits for a disk: entries that are not in memory are noted to be fetched.
     fn read_at_once(
         &self,
         fetches: &Fetches,
@@ -100,19 +100,19 @@ impl LogView {
         Ok(self.join(below, low..high, max_bytes))
     }
 
-    /// Whether raft-rs has entries that it has not handed out yet: to be said before it may hold an election, or learn
-    /// from a vote what is committed.
+    /// Whether raft-rs has entries that it has not handed out yet. Set it before raft-rs may campaign, or learn from a
+    /// vote what is committed.
     pub(crate) const fn set_more(&mut self, more: bool) {
         self.more = more;
     }
 
-    /// An answer for `[low, high)` to raft-rs when it counts conf changes, which looks at nothing but the kinds of
-    /// entries and asks only whether there are any changes. It is made up from the list of changes, and reads nothing.
+    /// The answer for `[low, high)` when raft-rs counts conf changes. It looks only at the kinds of entries, to find out
+    /// whether there is any change, so the answer is made up from the list of changes, without reading the log.
     ///
-    /// The changes alone are enough, if there are any. If there are none, an empty answer is, unless raft-rs has
-    /// unstable entries beyond `high`: those it looks at only after an answer of full length (`RaftLog::slice` takes a
-    /// shorter one for all there is). Then normal entries without data fill the answer; and where those would be too
-    /// many, one made-up change lets the election wait until raft-rs has handed its entries out.
+    /// If there are changes, they alone are the answer. If there are none, an empty answer will do, unless raft-rs has
+    /// unstable entries beyond `high`: it looks at those only after an answer of full length (`RaftLog::slice` takes a
+    /// shorter one to mean that there is no more). Then the answer consists of normal entries without data. If these
+    /// would be too many, a made-up change delays the election until raft-rs has handed out its entries.
     fn changes_alone(&self, low: u64, high: u64) -> Result<Vec<Entry>, LogError> {
         self.check_inside(low, high - 1)?;
         let bare = |kind| move |index| convert::entry(index, 0, kind, Bytes::new());
@@ -127,10 +127,10 @@ impl LogView {
         Ok((low..high).map(bare(EntryType::EntryNormal)).collect())
     }
 
-    /// An answer for `[low, high)` to raft-rs when it collects what is committed for a Ready: a stand-in for the last entry,
-    /// without data. raft-rs remembers nothing but its index (`RawNode::gen_light_ready`), and takes an answer that is too
-    /// short for all there is, as in [`changes_alone`](Self::changes_alone). Its term is the entry's if that is in memory, for
-    /// whoever asserts something about it.
+    /// The answer for `[low, high)` when raft-rs collects committed entries for a Ready: a stand-in for the last one,
+    /// without data. raft-rs remembers only its index (`RawNode::gen_light_ready`), and takes an answer that is too
+    /// short to mean that there is no more, as in [`changes_alone`](Self::changes_alone). It has the entry's term if
+    /// that is in memory, for the assertions about it.
     fn committed_to(&self, low: u64, high: u64) -> Result<Vec<Entry>, LogError> {
         let last = high - 1;
         self.check_inside(low, last)?;
@@ -138,7 +138,7 @@ impl LogView {
         Ok(vec![convert::entry(last, term, EntryType::EntryNormal, Bytes::new())])
     }
 
-    /// What raft-rs can take as it is, and what it will panic about: the latter is kept for `take_error`.
+    /// The error for raft-rs. One on which it will panic is kept for `take_error`.
     fn translate(&self, error: LogError) -> raft::Error {
         let answer = match &error {
             LogError::Compacted { .. } => return StorageError::Compacted.into(),
