@@ -365,9 +365,12 @@ impl Content<'_> {
     fn advance(&mut self) -> Result<(), FrameError> {
         let end = Instant::now() + self.patience;
         let (header, head, mut payloads) = loop {
-            match self.guest.read(LIMITS, self.idle)? {
-                (header, ..) if header.kind == Kind::Ping && Instant::now() < end => {}
-                frame => break frame,
+            let frame = self.guest.read(LIMITS, self.idle)?;
+            if frame.0.kind != Kind::Ping {
+                break frame;
+            }
+            if Instant::now() > end {
+                return Err(FrameError::Timeout);
             }
         };
         match (header.kind, payloads.pop()) {

@@ -334,16 +334,29 @@ fn a_receiver_that_stores_slowly_is_waited_for() {
 /// A disk on the other side likewise.
 #[test]
 fn a_sender_that_reads_its_content_slowly_is_waited_for() {
-    struct Slow(usize);
-    impl Read for Slow {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.0 += 1;
-            std::thread::sleep(if self.0 == 2 { 4 * IDLE } else { Duration::ZERO });
-            Ok(buffer.len().min(1 << 20))
-        }
-    }
     let pair = Pair::new(&options());
-    pair.begin_snapshot(3 << 20, Slow(0).take(3 << 20)).get().expect("it was only slow");
+    pair.begin_snapshot(3 << 20, Hesitating(0).take(3 << 20)).get().expect("it was only slow");
+}
+
+/// But not for ever: a snapshot that does not come on keeps others away.
+#[test]
+fn a_sender_that_says_only_that_it_is_there_is_given_up() {
+    let pair = Pair::new(&options().snapshot_timeout(IDLE));
+    let result = pair.begin_snapshot(3 << 20, Hesitating(0).take(3 << 20)).get();
+    assert!(result.is_err(), "it took four times as long as it may");
+    eventually("the receiver gives up", || broken_snapshots(&pair) == 1);
+    assert!(pair.two.stats().faults.contains_key("timeout"));
+}
+
+/// Content whose second piece takes its time.
+struct Hesitating(usize);
+
+impl Read for Hesitating {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0 += 1;
+        std::thread::sleep(if self.0 == 2 { 4 * IDLE } else { Duration::ZERO });
+        Ok(buffer.len().min(1 << 20))
+    }
 }
 
 /// A megabyte a second and connection, and sixteen of them in the way.
