@@ -80,7 +80,11 @@ impl Handover {
         entries: Result<Vec<Entry>, LogError>,
     ) -> Result<(), LogError> {
         if matches!(self.next, Next::Asked(low) if low == fetch.range().start) {
-            self.next = Next::Here(fetch.checked(entries)?);
+            let mut entries = fetch.checked(entries)?;
+            if planted("piece-handed-over-twice") {
+                entries.extend_from_within(..);
+            }
+            self.next = Next::Here(entries);
         }
         Ok(())
     }
@@ -90,7 +94,6 @@ impl Handover {
         let Some(due) = self.due() else { return Vec::new() };
         let entries = match std::mem::replace(&mut self.next, Next::Unread) {
             Next::Unread => in_memory(due),
-            Next::Here(entries) if planted("piece-handed-over-twice") => return entries,
             Next::Here(entries) => entries,
             asked @ Next::Asked(_) => {
                 self.next = asked;
