@@ -39,9 +39,9 @@ pub(super) struct Proposals {
     changes: VecDeque<Queued>,
     /// Forwarded and not answered, with the leader they were sent to; kept in case they have to be sent again.
     forwarded: BTreeMap<ProposalId, (u64, Forward)>,
-    /// How many more may be forwarded.
+    /// How many more may be forwarded for now.
     pace: Pace,
-    /// Among those that wait there may be some that others forwarded.
+    /// Some of the waiting ones may have been forwarded by other members.
     has_foreign: bool,
     /// A leader and term that answered *not leader*: nothing more is forwarded to it in that term.
     deposed: (u64, u64),

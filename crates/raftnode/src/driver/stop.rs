@@ -21,7 +21,7 @@ impl Node {
         }
     }
 
-    /// Begins to transfer leadership before the node stops; whether there is somebody to take it.
+    /// Starts to transfer leadership before the node stops; returns whether there is a voter to take over.
     pub(super) fn hand_over(&mut self) -> bool {
         let Some(to) = self.core.successor() else { return false };
         let begun = self.core.handle_transfer(to).is_ok();

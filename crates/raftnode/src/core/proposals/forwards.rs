@@ -13,23 +13,23 @@ use crate::{Busy, ProposeError};
 /// Forwarded proposals that a leader remembers, so that a duplicate frame is answered alike and not appended again.
 const MAX_SEEN: usize = 16_384;
 
-/// Proposals that one member may have forwarded without an answer. The leader answers as soon as it has appended them;
-/// until then they take room in its inbox, which drops what is too much without a word, and in the lane that leads there.
+/// The most forwarded proposals without an answer. The leader answers as soon as it has appended them; until then they take
+/// up room in its inbox, which silently drops what exceeds it, and in the lane to it.
 const MAX_UNANSWERED: usize = 512;
 
-/// Limits how much is forwarded at once.
+/// Limits how many forwarded proposals are outstanding.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// The leader that is asked, and its term.
+    /// The leader that they are sent to, and its term.
     asked: (u64, u64),
-    /// Those that no answer is expected to any more: forwarded to another leader, or lost.
+    /// Outstanding proposals that no longer count: they went to another leader, or are presumed lost.
     given_up: usize,
     /// Ticks since the last answer.
     quiet: u32,
 }
 
 impl Pace {
-    /// How many more may be forwarded to this leader, if so many are not answered.
+    /// How many more may be forwarded to this leader, when `unanswered` are outstanding.
     pub(super) fn room(&mut self, asked: (u64, u64), unanswered: usize) -> usize {
         if self.asked != asked {
             *self = Self { asked, given_up: unanswered, quiet: 0 };
@@ -43,7 +43,7 @@ impl Pace {
         self.quiet = 0;
     }
 
-    /// Without an answer for `patience` ticks, all of those that are `unanswered` may be lost.
+    /// After `patience` ticks without any answer, presumes the `unanswered` ones lost, so that they do not hold up others.
     fn tick(&mut self, patience: u32, unanswered: usize) {
         self.quiet += 1;
         if self.quiet >= patience && !planted("lost-forwards-are-waited-for") {
@@ -99,7 +99,7 @@ impl Core {
     fn forward_refusal(&self, queued: &Queued) -> Result<(), ProposeError> {
         let Queued { from, forward } = queued;
         let invalid = || ProposeError::NotMember;
-        self.is_for_this_term(queued)?; // first: what else is refused is remembered for its term
+        self.is_for_this_term(queued)?; // first, because other refusals are remembered for the term
         self.may_append()?;
         if forward.id.origin != *from || self.cluster.member(*from).is_none() {
             return Err(ProposeError::NotMember);
