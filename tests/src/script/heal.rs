@@ -133,7 +133,10 @@ impl Simulation {
     fn is_converged(&self, leader: u64) -> bool {
         let Some(leading) = self.world.life(leader) else { return false };
         let log = leading.log.last();
-        leading.core.configuration().ids().iter().all(|id| {
+        // Whoever never ran, and is no member any more, is not there to be left out of a joint configuration.
+        let mut ids = leading.core.configuration().ids();
+        ids.retain(|id| self.world.nodes.contains_key(id));
+        ids.iter().all(|id| {
             self.world.life(*id).is_some_and(|life| {
                 life.machine.applied.1 == log
                     && life.machine.digest == leading.machine.digest
