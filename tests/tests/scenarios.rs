@@ -46,7 +46,9 @@ fn random_schedules_keep_every_promise() {
     let often = [committed, elections, crashes, restored, changes, reads, equal, behind, fetches];
     let happened = often.iter().all(|count| *count >= seeds / 2) && sum.torn_installs >= seeds / 10;
     assert!(alone || happened, "too little happened: {sum:?}");
-    assert!(sum.stranded <= 1 + seeds / 100, "too many are left without a leader: {sum:?}");
+    // Those who are left cannot elect anybody, for whoever was removed has stopped and the news of it was lost with them: the
+    // limit that O19 states, and the only reason for which an end may be stranded. It takes several things at once.
+    assert!(sum.stranded <= seeds / 200, "too many are left without a leader: {sum:?}");
 }
 
 #[test]

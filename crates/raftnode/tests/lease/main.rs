@@ -10,8 +10,10 @@ mod support;
 use support::sim::Sim;
 
 mod bounds;
+mod clock;
 mod promises;
 mod schedule;
+mod storm;
 mod threads;
 
 /// Three members with lease reads and clocks that may differ by so many percent; the first leads, and it is 10 s o'clock.

@@ -1,5 +1,14 @@
-//! Random schedules: calm, in which leases begin, and storms, in which whoever holds one is cut off while the others do all
-//! they can to elect somebody else.
+//! Random schedules: calm, in which leases begin, and storms, in which all others do what they can to elect somebody else
+//! while one is in force.
+//!
+//! Of the bugs that are planted in leases these schedules find about half. The others need a test of their own:
+//! * what clocks may differ by shows only if every tick is at its worst too, within less than fifty milliseconds;
+//! * a lease of an earlier term, only on a leader that has not heard what was committed while others led;
+//! * a lease that outlives a change, only after several changes that leave no majority in common, all within that lease; one
+//!   while a change is pending or half made is forbidden as a precaution, and no reading of it alone is stale;
+//! * a promise that is cut short or not written down, only by one certain restart at one certain time, and a voter that takes
+//!   itself for the only one, only after a change whose commit was lost;
+//! * what the threads do with time is not seen by cores.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,53 +17,33 @@ use oarlock_raftnode::membership::record::ConfChangeTransition;
 use oarlock_raftnode::membership::{Change, ChangeEntry};
 use oarlock_raftnode::{Config, Role};
 
+use crate::clock::{Clock, DRIFT};
+use crate::storm::Storm;
 use crate::support::member;
 use crate::support::sim::{Packet, Sim};
 
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 50;
 /// Milliseconds.
-const LENGTH: u64 = 40_000;
+const LENGTH: u64 = 20_000;
 const STEP: u64 = 10;
-/// In percent, and how fast clocks run then, in permille: the fastest is as much faster than the slowest as is allowed.
-const DRIFT: u32 = 10;
-const SPEEDS: [u64; 3] = [955, 1000, 1045];
 
-/// When a member ticks: by its own clock, sometimes late, and then twice at once.
-struct Clock {
-    speed: u64,
-    /// In microseconds of its own.
-    due: u64,
-    late: u64,
-}
+type Sent = (u64, u64, Packet);
 
-impl Clock {
-    fn new(rng: &mut fastrand::Rng, now: u64) -> Self {
-        let speed = rng.choice(SPEEDS).expect("three");
-        Self { speed, due: now * speed + rng.u64(..100_000), late: 0 }
-    }
-
-    fn ticks(&mut self, rng: &mut fastrand::Rng, own: u64) -> u32 {
-        if own < self.due + self.late {
-            return 0;
-        }
-        self.late = if rng.u32(..8) == 0 { rng.u64(..190_000) } else { 0 };
-        let ticks = if own >= self.due + 100_000 { 2 } else { 1 };
-        self.due += u64::from(ticks) * 100_000;
-        ticks
-    }
-}
-
-struct Run {
-    seed: u64,
-    rng: fastrand::Rng,
-    sim: Sim,
-    clocks: BTreeMap<u64, Clock>,
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) sim: Sim,
+    pub(crate) clocks: BTreeMap<u64, Clock>,
     /// On their way, with when they arrive.
-    delayed: Vec<(u64, (u64, u64, Packet))>,
-    now: u64,
-    /// Until when; and how long messages take.
-    storm: u64,
-    delay: u64,
+    pub(crate) delayed: Vec<(u64, Sent)>,
+    /// Nothing that these send from now on arrives, nor what is sent to them; what is on its way does.
+    pub(crate) cut: Vec<u64>,
+    pub(crate) now: u64,
+    /// How long messages take.
+    pub(crate) delay: u64,
+    pub(crate) storm: Storm,
+    /// Some have no leases, and promise nothing.
+    mixed: bool,
     leased: u64,
     /// In which somebody led.
     terms: BTreeSet<u64>,
@@ -64,167 +53,206 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (count, pre_vote) = (if rng.bool() { 3 } else { 5 }, rng.bool());
+        let (count, pre_vote, mixed) = (rng.u64(2..=5), rng.bool(), rng.bool());
         let sim = Sim::new_with(count, seed, |config| config.lease_reads(DRIFT).pre_vote(pre_vote));
         let clocks = sim.nodes.keys().map(|id| (*id, Clock::new(&mut rng, 0))).collect();
-        Self {
+        let mut run = Self {
             seed,
             rng,
             sim,
             clocks,
             delayed: Vec::new(),
+            cut: Vec::new(),
             now: 0,
-            storm: 0,
             delay: 30,
+            storm: Storm::default(),
+            mixed,
             leased: 0,
             terms: BTreeSet::new(),
             next_member: count,
+        };
+        if run.rng.u32(..6) == 0 {
+            // Whoever drives these does not write down what they promise: that is to be nothing.
+            run.sim.writes_promises = false;
+            run.sim.config = run.sim.config.clone().election_ticks(20);
         }
+        for id in 1..=count {
+            run.settles_in(id);
+        }
+        run
+    }
+
+    fn settles_in(&mut self, id: u64) {
+        if self.mixed && self.rng.u32(..5) < 2 {
+            self.sim.configs.insert(id, Config::new().seed(self.seed));
+        }
+        self.sim.crash(id, 0);
     }
 
     fn run(mut self) -> (u64, u64) {
         while self.now < LENGTH {
-            for id in self.sim.nodes.keys().copied().collect::<Vec<_>>() {
-                self.node(id);
+            for id in self.ids() {
+                self.time_passes(id);
             }
-            self.network();
-            self.weather();
-            let id = self.anybody();
-            if self.now < self.storm {
-                self.in_a_storm(id);
+            let storms = self.now < self.storm.until;
+            self.network(storms && self.storm.swift);
+            if storms {
+                self.rage();
             } else {
-                self.in_calm(id);
+                self.in_calm();
+                self.weather();
             }
             self.now += STEP;
         }
         (self.leased, self.terms.len() as u64)
     }
 
-    fn anybody(&mut self) -> u64 {
-        let ids: Vec<u64> = self.sim.nodes.keys().copied().collect();
+    /// Who takes part.
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        let nodes = self.sim.nodes.iter().filter(|(_, node)| !node.core.is_removed());
+        nodes.map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn anybody(&mut self) -> u64 {
+        let ids = self.ids();
         *self.rng.choice(&ids).expect("there are some")
     }
 
-    fn node(&mut self, id: u64) {
+    /// Whoever leads, as they think.
+    pub(crate) fn leaders(&self) -> Vec<u64> {
+        let leads = |id: &u64| self.sim.node(*id).core.vitals().role == Role::Leader;
+        self.ids().into_iter().filter(leads).collect()
+    }
+
+    fn time_passes(&mut self, id: u64) {
+        let calm = self.now >= self.storm.until;
         let clock = self.clocks.get_mut(&id).expect("it has one");
-        let own = self.now * clock.speed;
-        self.sim.core(id).set_time(Duration::from_micros(own));
-        for _ in 0..clock.ticks(&mut self.rng, own) {
+        let ticks = clock.passes(&mut self.rng, STEP, calm);
+        let shows = Duration::from_micros(clock.shows());
+        self.sim.core(id).set_time(shows);
+        for _ in 0..ticks {
             self.sim.tick(id);
         }
+        self.work(id);
+        self.look(true);
+    }
+
+    pub(crate) fn work(&mut self, id: u64) {
         self.sim.poll(id);
         while self.sim.write(id) {}
         self.sim.sync(id);
         while self.sim.apply(id) {}
-        let vitals = self.sim.node(id).core.vitals();
-        if vitals.role == Role::Leader {
-            self.terms.insert(vitals.term);
-            if self.rng.bool() {
-                self.read(id);
-            }
-        }
     }
 
-    /// None by lease may miss what was applied anywhere before.
-    fn read(&mut self, id: u64) {
-        let (seed, now) = (self.seed, self.now);
+    /// Everybody with a lease is read from: nothing that was applied anywhere may be missing. Some of the others are `asked`.
+    fn look(&mut self, asked: bool) {
         let seen = self.sim.history.keys().next_back().copied().unwrap_or(0);
-        let core = self.sim.core(id);
-        let Some(index) = core.lease_read() else { return core.handle_read(now) };
-        self.leased += 1;
-        assert!(index >= seen, "seed {seed}: stale on node {id} at {now}: {index} < {seen}");
-    }
-
-    fn network(&mut self) {
-        for packet in std::mem::take(&mut self.sim.net) {
-            // Some take long enough to be of another time.
-            let most = if self.rng.u32(..50) == 0 { 3000 } else { self.delay };
-            if self.rng.u32(..100) != 0 {
-                self.delayed.push((self.now + self.rng.u64(..most), packet));
-            }
-        }
-        let delayed = std::mem::take(&mut self.delayed);
-        let (due, later) = delayed.into_iter().partition(|(at, _)| *at <= self.now);
-        self.delayed = later;
-        let due: Vec<(u64, (u64, u64, Packet))> = due;
-        for (_, (from, to, packet)) in due {
-            self.sim.deliver(from, to, packet);
-        }
-    }
-
-    /// A storm begins when somebody has just got a lease, most often, and lasts longer than the lease.
-    fn weather(&mut self) {
-        if self.now == self.storm {
-            self.sim.cut.clear();
-            self.delay = if self.rng.u32(..4) == 0 { 450 } else { 30 };
-        }
-        let quiet = self.now >= self.storm + 500;
-        let leased = self.sim.nodes.iter().find(|(_, node)| node.core.status().leased);
-        if let Some((&leader, _)) = leased
-            && quiet
-            && self.rng.u32(..20) == 0
-        {
-            self.storm = self.now + 10 * self.rng.u64(60..200);
-            let cuts_off = self.rng.u32(..5) != 0;
-            self.sim.cut = if cuts_off { vec![leader] } else { Vec::new() };
-            if self.rng.u32(..4) == 0 {
-                let second = self.anybody();
-                self.sim.cut.push(second);
-            }
-            match self.rng.u32(..4) {
-                0 => self.transfer(leader),
-                1 => self.change(leader),
-                _ => {}
+        for id in self.leaders() {
+            let (seed, now) = (self.seed, self.now);
+            let core = self.sim.core(id);
+            self.terms.insert(core.vitals().term);
+            match core.lease_read() {
+                Some(index) => {
+                    self.leased += 1;
+                    let stale = index < seen;
+                    assert!(!stale, "seed {seed}: stale on node {id} at {now}: {index} < {seen}");
+                }
+                None if asked && self.rng.u32(..8) == 0 => core.handle_read(now),
+                None => {}
             }
         }
     }
 
-    fn in_a_storm(&mut self, id: u64) {
-        match self.rng.u32(..40) {
-            0..16 => {
-                self.sim.core(id).handle_campaign();
-                self.sim.poll(id);
+    pub(crate) fn deliver(&mut self, (from, to, packet): Sent) {
+        self.sim.deliver(from, to, packet);
+        self.look(false);
+    }
+
+    /// What was sent since it was last looked, and is not lost.
+    pub(crate) fn sent(&mut self) -> Vec<Sent> {
+        let loss = if self.now < self.storm.until { self.storm.loss } else { 1 };
+        let mut sent: Vec<Sent> = std::mem::take(&mut self.sim.net).into();
+        sent.retain(|(from, to, packet)| {
+            let is_snapshot = matches!(packet, Packet::Raft(message) if message.has_snapshot());
+            let lost = self.cut.contains(from) || self.cut.contains(to);
+            !lost && (is_snapshot || self.rng.u32(..100) >= loss)
+        });
+        sent
+    }
+
+    fn network(&mut self, swift: bool) {
+        for _ in 0..if swift { 12 } else { 1 } {
+            let mut arrives = Vec::new();
+            for sent in self.sent() {
+                // Some take long enough to be of another time.
+                let most = if self.rng.u32(..50) == 0 { 3000 } else { self.delay };
+                if swift && most == self.delay {
+                    arrives.push(sent);
+                } else {
+                    self.delayed.push((self.now + self.rng.u64(..most), sent));
+                }
             }
-            16..28 => drop(self.sim.propose(id, &format!("{}", self.now))),
-            28..31 => self.restart(id),
-            31 => self.transfer(id),
-            32 => self.change(id),
-            33 => self.join(id),
-            _ => {}
+            let delayed = std::mem::take(&mut self.delayed);
+            let (due, later): (Vec<_>, Vec<_>) =
+                delayed.into_iter().partition(|(at, _)| *at <= self.now);
+            self.delayed = later;
+            arrives.extend(due.into_iter().map(|(_, sent)| sent));
+            if self.rng.bool() {
+                self.rng.shuffle(&mut arrives);
+            }
+            if arrives.is_empty() {
+                return;
+            }
+            for sent in arrives {
+                self.deliver(sent);
+            }
+            if swift {
+                for id in self.ids() {
+                    self.work(id);
+                    self.look(false);
+                }
+            }
         }
     }
 
-    fn in_calm(&mut self, id: u64) {
+    fn in_calm(&mut self) {
+        let id = self.anybody();
         match self.rng.u32(..200) {
-            0..10 => drop(self.sim.propose(id, &format!("{}", self.now))),
-            10..12 => self.transfer(id),
-            12..16 => self.change(id),
-            16..22 => self.join(id),
-            22 => self.restart(id),
+            0..10 => self.propose(id),
+            10 => self.transfer(id),
+            11 => self.change(id),
+            12..18 => self.join(id),
+            18 => self.restart(id),
             _ => {}
         }
+    }
+
+    pub(crate) fn propose(&mut self, id: u64) {
+        self.sim.propose(id, &format!("{}", self.now));
     }
 
     /// With leases most often, sometimes without, sometimes with another timeout.
-    fn restart(&mut self, id: u64) {
-        let config = self.sim.config.clone();
+    pub(crate) fn restart(&mut self, id: u64) {
+        let ticks = self.rng.u32(5..20);
         let config = match self.rng.u32(..8) {
-            0 => Config::new().seed(self.seed),
-            1 => Config::new().seed(self.seed).election_ticks(self.rng.u32(5..10)),
-            2 => config.election_ticks(self.rng.u32(6..20)),
-            _ => config,
+            0 | 1 if self.mixed => Config::new().seed(self.seed),
+            2 | 3 => Config::new().seed(self.seed).election_ticks(ticks.min(7)),
+            4 => self.sim.config.clone().election_ticks(ticks.max(6)),
+            _ => self.sim.config.clone(),
         };
         self.sim.configs.insert(id, config);
         self.sim.crash(id, 0);
+        let shows = Duration::from_micros(self.clocks[&id].shows());
+        self.sim.core(id).set_time(shows);
     }
 
-    fn transfer(&mut self, id: u64) {
+    pub(crate) fn transfer(&mut self, id: u64) {
         let to = self.anybody();
-        let _ = self.sim.core(id).handle_transfer(to);
+        let _ = self.sim.core(id).handle_transfer(to); // refused unless it leads, and `to` votes
         self.sim.poll(id);
     }
 
-    fn change(&mut self, id: u64) {
+    pub(crate) fn change(&mut self, id: u64) {
         let configuration = self.sim.node(id).core.configuration().clone();
         let voters: Vec<u64> = configuration.voters().iter().copied().collect();
         let change = match configuration.learners().first() {
@@ -235,8 +263,8 @@ impl Run {
             None if voters.len() < 6 => {
                 self.next_member += 1;
                 let joiner = member(self.next_member);
-                if voters.len() > 3 && self.rng.bool() {
-                    let leaves = *self.rng.choice(&voters).expect("more than 3");
+                if voters.len() > 2 && self.rng.bool() {
+                    let leaves = *self.rng.choice(&voters).expect("more than 2");
                     let steps = vec![Change::AddVoter(joiner), Change::Remove(leaves)];
                     ChangeEntry::joint(steps, ConfChangeTransition::Implicit)
                 } else {
@@ -249,28 +277,32 @@ impl Run {
     }
 
     /// Whoever was added and does not run yet.
-    fn join(&mut self, via: u64) {
+    pub(crate) fn join(&mut self, via: u64) {
         let members = self.sim.node(via).core.configuration().ids();
         let joiner = members.into_iter().find(|id| !self.sim.nodes.contains_key(id));
         if let Some(joiner) = joiner
             && self.sim.node(via).core.cluster().member(joiner).is_some()
         {
             self.sim.join(joiner, via);
-            let clock = Clock::new(&mut self.rng, self.now);
+            let clock = Clock::new(&mut self.rng, self.now * 1000);
             self.clocks.insert(joiner, clock);
+            self.settles_in(joiner);
         }
     }
 }
 
-/// Members whose clocks differ by what is allowed and who count their ticks as badly as is allowed, a network that does what
-/// it likes, restarts with and without leases, transfers, changes.
+/// Clocks that differ by what is allowed, members who count their ticks as badly as is allowed, a network that does what it
+/// likes, restarts with and without leases, transfers, changes.
 #[test]
 fn no_read_by_lease_is_ever_stale() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first = number("OARLOCK_SEED").unwrap_or(0);
+    let seeds = number("OARLOCK_SEEDS").unwrap_or(SEEDS);
     let (mut leased, mut terms) = (0, 0);
-    for seed in 0..SEEDS {
+    for seed in first..first + seeds {
         let run = Run::new(seed).run();
         (leased, terms) = (leased + run.0, terms + run.1);
     }
-    assert!(leased > 50 * SEEDS, "{leased} reads tried it");
-    assert!(terms > 5 * SEEDS, "{terms} elections");
+    assert!(leased > 50 * seeds, "{leased} reads tried it");
+    assert!(terms > 5 * seeds, "{terms} elections");
 }

@@ -1,0 +1,59 @@
+//! Clocks that differ in speed by what is allowed, and members that count their ticks as badly as is allowed.
+
+/// In percent, and the speeds, in permille: the fastest is as much faster than the slowest as is allowed.
+pub(crate) const DRIFT: u32 = 10;
+pub(crate) const SLOWEST: u64 = 955;
+pub(crate) const FASTEST: u64 = 1045;
+
+/// In microseconds of its own.
+const TICK: u64 = 100_000;
+
+pub(crate) struct Clock {
+    speed: u64,
+    /// What it shows, and when it ticks next, in microseconds.
+    shows: u64,
+    due: u64,
+    late: u64,
+    /// Ticks that are still to be counted and are none of its.
+    extra: u32,
+}
+
+impl Clock {
+    pub(crate) fn new(rng: &mut fastrand::Rng, shows: u64) -> Self {
+        let due = shows + rng.u64(..TICK);
+        Self { speed: rng.u64(SLOWEST..=FASTEST), shows, due, late: 0, extra: 0 }
+    }
+
+    pub(crate) const fn shows(&self) -> u64 {
+        self.shows
+    }
+
+    pub(crate) const fn runs(&mut self, speed: u64) {
+        self.speed = speed;
+    }
+
+    /// Counts too much once: a tick that is late and one that is made up for, and two after a snapshot; those that are late
+    /// already among them. Not again before all that was promised meanwhile is over.
+    pub(crate) const fn hurry(&mut self) {
+        self.extra = if self.late > 0 { 2 } else { 4 };
+    }
+
+    /// Whether it ticks soon.
+    pub(crate) const fn is_ripe(&self) -> bool {
+        self.late == 0 && self.due < self.shows + TICK / 3
+    }
+
+    /// So many milliseconds pass. How many ticks the member counts: sometimes one late, and then two at once, but only when it
+    /// is `calm`.
+    pub(crate) fn passes(&mut self, rng: &mut fastrand::Rng, millis: u64, calm: bool) -> u32 {
+        self.shows += millis * self.speed;
+        let extra = std::mem::take(&mut self.extra);
+        if self.shows < self.due + self.late {
+            return extra;
+        }
+        self.late = if calm && rng.u32(..8) == 0 { rng.u64(..TICK * 19 / 10) } else { 0 };
+        let ticks = if self.shows >= self.due + TICK { 2 } else { 1 };
+        self.due += u64::from(ticks) * TICK;
+        ticks + extra
+    }
+}
