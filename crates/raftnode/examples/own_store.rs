@@ -97,7 +97,7 @@ impl LogStore for VecStore {
     }
 
     fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
-        let mut held = self.0.write().map_err(|_| LogError::Poisoned)?;
+        let mut held = self.0.write().map_err(|_| LogError::Poisoned { cause: None })?;
         held.check(batch)?;
         held.write(batch);
         Ok(())
@@ -108,7 +108,7 @@ impl LogStore for VecStore {
     }
 
     fn release(&mut self, before: u64) -> Result<(), LogError> {
-        let mut held = self.0.write().map_err(|_| LogError::Poisoned)?;
+        let mut held = self.0.write().map_err(|_| LogError::Poisoned { cause: None })?;
         let covered = held.state.snapshot.as_ref().map_or(0, |mark| mark.index);
         if before > covered + 1 {
             return Err(LogError::NoMark { before });

@@ -349,7 +349,8 @@ impl Config {
     /// promises at least as much as it does itself. Until then (while the option is rolled out, beside an older version
     /// or a shorter election timeout) reads take a round, and [`Status`](crate::Status) and the log say whose promise
     /// is too short. Promises are durable: a member that is restarted without the option, or with a shorter timeout,
-    /// first keeps the longest promise that its log records.
+    /// first keeps the longest promise that its log records. Once it has run for that long it forgets it, and later
+    /// starts keep only the shorter one.
     ///
     /// Each read chooses whether to use the lease, because what a stale answer costs depends on what is read: see
     /// [`NodeHandle::read_lease`](crate::NodeHandle::read_lease).
@@ -394,12 +395,17 @@ impl Config {
         })
     }
 
-    /// Checks that the largest message that raft can make, of one large request or many small ones, fits the frame.
-    pub(crate) fn validate_frame(&self, frame: usize) -> Result<(), ConfigError> {
+    /// The largest message that raft can make, of one large request or many small ones, in bytes.
+    pub(crate) fn largest_message(&self) -> u64 {
         /// More than an append of one entry takes beside the entry's data.
         const HEAD: u64 = 1 << 10;
         let request = (self.max_request_bytes + Payload::MAX_OVERHEAD) as u64;
-        let (message, frame) = (self.max_size_per_msg.max(request) + HEAD, frame as u64);
+        self.max_size_per_msg.max(request) + HEAD
+    }
+
+    /// Checks that the largest message that raft can make fits the frame.
+    pub(crate) fn validate_frame(&self, frame: usize) -> Result<(), ConfigError> {
+        let (message, frame) = (self.largest_message(), frame as u64);
         if message > frame {
             Err(ConfigError::MessageBeyondFrame { message, frame })
         } else {

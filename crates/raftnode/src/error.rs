@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oarlock_membership::ChangeError;
 
 use crate::waiter::Abandoned;
-use crate::{ApplyError, ConfigError, LogError, RestoreError, SnapshotError};
+use crate::{ApplyError, ConfigError, LogError, RestoreError, SnapshotError, SnapshotId};
 
 /// Why a proposal has no result.
 ///
@@ -268,6 +268,26 @@ pub enum StartError {
         "the node was given another log than was booted, or one that was started since: boot it again"
     )]
     NotRecovered,
+    /// The snapshot that the log begins with is not in the store of snapshots that the node was given, or is another one
+    /// there: it is not the store that was booted with. Give the node that one.
+    #[error(
+        "snapshot {needed} is not among the node's snapshots, or is another one there: give it those that it was booted with"
+    )]
+    OtherSnapshots {
+        /// Which.
+        needed: SnapshotId,
+    },
+    /// The store of snapshots that the node was given is of a member of another cluster. Give the node the one that was booted
+    /// with.
+    #[error(
+        "snapshot {found} among the node's snapshots is of cluster {cluster:x}: give it those that it was booted with"
+    )]
+    ForeignSnapshots {
+        /// The newest one there.
+        found: SnapshotId,
+        /// The cluster that it is of.
+        cluster: u64,
+    },
     /// raft-rs refused what was recovered.
     #[error("raft refused to start: {0}")]
     Raft(String),

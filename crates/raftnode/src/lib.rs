@@ -41,7 +41,9 @@ mod state_machine;
 pub use state_machine::{Applied, ApplyError, Committed, RestoreError, SnapshotView, StateMachine};
 
 mod status;
-pub use status::{PeerState, PeerStatus, Quarantine, Role, Status, Vitals};
+pub use status::{
+    LinkStatus, PeerState, PeerStatus, Quarantine, RefusalStatus, Role, Status, Vitals,
+};
 
 mod observer;
 pub use observer::{NoObserver, Observer, Stalled, Stats};

@@ -58,7 +58,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// The disk or the apply loop has stood still for an election timeout (O12); told once, until it moves again. On the
-    /// node thread, or, when that is the one that hangs in a write, on the apply thread.
+    /// node thread, or, when that is the one that hangs in a write, on a thread that does nothing else.
     fn stalled(&self, what: Stalled) {
         let _ = what;
     }

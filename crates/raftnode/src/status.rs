@@ -77,6 +77,39 @@ pub struct PeerStatus {
     pub promise_ms: u64,
 }
 
+/// How this node is connected to a peer.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LinkStatus {
+    /// The peer.
+    #[serde(serialize_with = "hex::one")]
+    pub id: u64,
+    /// For how many milliseconds messages have found their way to it without a break; `None` while they do not.
+    pub connected_ms: Option<u64>,
+    /// The last refusal of a connection, by either side, unless one was made since: the reason why a member hears
+    /// nobody.
+    pub refused: Option<RefusalStatus>,
+    /// Bytes of the largest frame that the peer reads, as it said when it was last connected; 0 if it never was. What
+    /// is larger never arrives there; the log warns if this member may send such messages.
+    pub max_frame: u64,
+}
+
+/// Why two members are not connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RefusalStatus {
+    /// Whether the peer refused this node, and not this node the peer.
+    pub by_peer: bool,
+    /// Its kind, in a word: [`Refusal::label`](oarlock_transport::Refusal::label).
+    pub kind: &'static str,
+    /// The reason, in the words of the side that refused; they say what to do, if there is something to be done.
+    pub reason: String,
+    /// How many milliseconds ago it was said first, with nothing else and no connection since.
+    pub since_ms: u64,
+    /// How many milliseconds ago it was said last. It is repeated with every attempt to connect.
+    pub last_ms: u64,
+}
+
 /// How a leader sends entries to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,9 +186,12 @@ pub struct Status {
     pub learners: Vec<u64>,
     /// What a leader knows of each member, ascending by id.
     pub peers: Vec<PeerStatus>,
+    /// How this node is connected to each peer that it knows of, ascending by id.
+    pub links: Vec<LinkStatus>,
     /// For how many milliseconds this member withholds its vote after it has heard of its leader
-    /// ([`Config::promise`](crate::Config::promise)); 0 without lease reads. As a leader it has leases only while a majority
-    /// of the voters, itself included, promises as much: see `promise_ms` of each of the [`peers`](Self::peers).
+    /// ([`Config::promise`](crate::Config::promise)); 0 without lease reads. As a leader it has leases only while a
+    /// majority of the voters, itself included, promises as much: see `promise_ms` of each of the
+    /// [`peers`](Self::peers).
     pub promise_ms: u64,
     /// As a leader: it answers lease reads alone at present.
     pub leased: bool,
@@ -184,10 +220,11 @@ macro_rules! debug {
 
 debug!(Vitals { ids leader; lists; rest term role commit applied });
 debug!(PeerStatus { ids id; lists; rest matched next state recently_active inflight inflight_bytes snapshot promise_ms });
+debug!(LinkStatus { ids id; lists; rest connected_ms refused max_frame });
 debug!(Status {
     ids cluster_id id vote leader transferee;
     lists voters voters_outgoing learners;
-    rest term role commit applied durable first_index last_index snapshot_index log_bytes apply_backlog peers promise_ms
+    rest term role commit applied durable first_index last_index snapshot_index log_bytes apply_backlog peers links promise_ms
         leased quarantined disk_stalled stats
 });
 
@@ -208,7 +245,17 @@ mod tests {
             snapshot: 0,
             promise_ms: 0,
         };
+        let refused = RefusalStatus {
+            by_peer: true,
+            kind: "removed",
+            reason: "removed from the cluster".into(),
+            since_ms: 9,
+            last_ms: 2,
+        };
+        let link =
+            LinkStatus { id: 0xab, connected_ms: None, refused: Some(refused), max_frame: 7 };
         let status = Status {
+            links: vec![link],
             id: 0x8e9e_05c5_2164_694d,
             leader: 0xab,
             voters: vec![0xab, 0x8e9e_05c5_2164_694d],
@@ -229,5 +276,8 @@ mod tests {
         );
         assert_eq!(format!("{} {}", peer["recently_active"], peer["inflight"]), "true 1");
         assert_eq!(json["stats"]["disk_stalls"], 0);
+        let link = &json["links"][0];
+        assert_eq!((&link["id"], &link["connected_ms"]), (&"ab".into(), &serde_json::Value::Null));
+        assert_eq!(link["refused"]["reason"], "removed from the cluster");
     }
 }

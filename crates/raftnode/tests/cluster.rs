@@ -399,6 +399,25 @@ fn a_wiped_disk_under_the_old_id_takes_no_part_and_says_so() {
     assert!(status.applied <= 3, "it was fed with {} entries", status.applied);
     assert_eq!(cluster.nodes[&wiped].lines().len(), 0);
     cluster.handle(leader).propose("the others go on").wait().expect("applied");
+
+    // Both sides say why.
+    for by_peer in [true, false] {
+        let (here, there) = if by_peer { (wiped, leader) } else { (leader, wiped) };
+        let refused = wait_for("a refusal that is shown", || {
+            let status = cluster.handle(here).status();
+            let link = status.links.into_iter().find(|link| link.id == there)?;
+            assert_eq!(link.connected_ms, None);
+            // Who made the last attempt is a matter of luck.
+            link.refused.filter(|refused| refused.by_peer == by_peer)
+        });
+        assert_eq!(refused.kind, "rejected");
+        assert!(refused.reason.contains("remove this member and add it"), "{}", refused.reason);
+        assert!(refused.since_ms >= refused.last_ms);
+    }
+    let status = cluster.handle(leader).status();
+    let well = status.links.iter().find(|link| link.id != wiped).expect("the third");
+    assert!(well.connected_ms.is_some() && well.refused.is_none(), "{well:?}");
+    assert!(well.max_frame > 0, "it has said what it reads");
 }
 
 #[test]

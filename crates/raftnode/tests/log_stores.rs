@@ -41,7 +41,7 @@ fn a_failed_sync_poisons_for_good() {
     log.fail_next_sync();
     assert!(log.sync().is_err());
     for _ in 0..3 {
-        assert!(matches!(log.sync(), Err(oarlock_raftnode::LogError::Poisoned)));
+        assert!(matches!(log.sync(), Err(oarlock_raftnode::LogError::Poisoned { .. })));
     }
 }
 
@@ -142,9 +142,27 @@ mod wal {
         disk.fail_nth(Op::Sync, 1, Fault::Io);
         assert!(matches!(log.sync(), Err(LogError::Io { .. })));
         disk.heal();
-        assert!(matches!(log.sync(), Err(LogError::Poisoned)));
+        assert!(matches!(log.sync(), Err(LogError::Poisoned { .. })));
         let batch = LogBatch { metadata: Some("y".into()), ..LogBatch::default() };
-        assert!(matches!(log.append(&batch), Err(LogError::Poisoned)));
+        assert!(matches!(log.append(&batch), Err(LogError::Poisoned { .. })));
+    }
+
+    /// A log's own upkeep, say, of which nobody waits for the outcome.
+    #[test]
+    fn whoever_meets_the_poison_is_told_what_failed_first() {
+        let disk = SimDisk::new();
+        let mut log = options(&disk).create().expect("a new disk takes a log");
+        log.append(&LogBatch { metadata: Some("x".into()), ..LogBatch::default() }).expect("fits");
+        log.sync().expect("no fault yet");
+        disk.fail_nth(Op::Write, 1, Fault::Io);
+        log.wal().idle().expect_err("the mark cannot be written");
+        disk.heal();
+        let batch = LogBatch { metadata: Some("y".into()), ..LogBatch::default() };
+        let error = log.append(&batch).expect_err("poisoned");
+        let error: &(dyn std::error::Error + 'static) = &error;
+        let chain = std::iter::successors(Some(error), |error| error.source());
+        let told = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        assert!(told.contains("cannot write to") && told.contains("00000001.wal"), "{told}");
     }
 
     /// And both stores say for which file there was none.

@@ -94,8 +94,7 @@ fn start(
 ) -> NodeHandle<usize> {
     let mut log = Box::new(disk.log(store));
     let recovered = boot(&mut *log, snapshots, &Boot::Restart).expect("it boots");
-    let journal =
-        Journal { lines: Arc::clone(&cluster.nodes[&id].journal.lines), ..Journal::default() };
+    let journal = cluster.nodes[&id].journal.clone();
     journal.lines.lock().clear();
     let observer: Arc<dyn Observer> = Arc::<Watcher>::clone(watcher);
     let (identity, snapshots) = (recovered.identity(), Arc::new(snapshots.clone()));
@@ -175,6 +174,31 @@ fn a_lone_member_whose_disk_hangs_says_so_and_refuses() {
         cluster.handle(id).propose("after").wait().expect("and goes on");
         assert_eq!(cluster.settle(2), ["stuck", "after"], "{mode:?}");
     }
+}
+
+/// What hangs a disk may well hang a state machine that keeps its state on it.
+#[test]
+fn a_disk_that_hangs_together_with_the_state_machine_is_reported() {
+    let mut cluster = TestCluster::new(1, config().election_ticks(10));
+    let id = cluster.leader();
+    let (disk, watcher) = watch(&mut cluster, id);
+    cluster.leader();
+    let gate = Arc::clone(&cluster.nodes[&id].journal.gate);
+    let closed = gate.lock();
+    let held = cluster.handle(id).propose("wait");
+    wait_for("it to be committed", || {
+        let vitals = cluster.handle(id).vitals();
+        (vitals.commit > vitals.applied).then_some(())
+    });
+    disk.hang(true);
+    let stuck = cluster.handle(id).propose("stuck");
+    wait_for("the stall to be told", || {
+        watcher.stalls.lock().iter().any(|(what, _)| *what == Stalled::Disk).then_some(())
+    });
+    disk.hang(false);
+    drop(closed);
+    held.wait().expect("both go on");
+    stuck.wait().expect("both go on");
 }
 
 /// O14: a log that does not close holds up nobody who stops the node, whoever writes it.

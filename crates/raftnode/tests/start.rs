@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use oarlock_raftnode::bootstrap::{Boot, Recovered, boot};
 use oarlock_raftnode::membership::Cluster;
-use oarlock_raftnode::raft::eraftpb::Entry;
+use oarlock_raftnode::raft::eraftpb::{ConfState, Entry};
 use oarlock_raftnode::transport::{Identity, MemNetwork, TcpOptions, TcpTransport};
 use oarlock_raftnode::{
     Config, ConfigError, LogBatch, LogError, LogReader, LogState, LogStore, MemSnapshots, MemStore,
-    NodeBuilder, NodeHandle, StartError,
+    NodeBuilder, NodeHandle, SnapshotHead, SnapshotId, SnapshotMark, SnapshotStore, StartError,
+    Window,
 };
 
 mod support;
@@ -66,6 +67,61 @@ fn another_log_than_was_booted_is_refused() {
     found(&mut other);
     let refused = start(config(), recovered, other).expect_err("it has another birth");
     assert!(matches!(refused, StartError::NotRecovered), "{refused:?}");
+}
+
+/// A log with a snapshot at its end, and its snapshots.
+fn with_snapshot(token: &str) -> (MemStore, MemSnapshots) {
+    let cluster = Cluster::from_initial(token, &[("a", ["http://127.0.0.1:1"])]).expect("valid");
+    let id = cluster.members().next().expect("one").id;
+    let (mut log, snapshots) = (MemStore::new(), MemSnapshots::new());
+    boot(&mut log, &snapshots, &Boot::New { id, cluster: cluster.clone() }).expect("it boots");
+    let mark = SnapshotMark { index: 1, term: 1, conf_state: ConfState::from((vec![id], vec![])) };
+    let head =
+        SnapshotHead { mark: mark.clone(), cluster, window: Window::new(), births: [].into() };
+    let mut sink = snapshots.create(head.id()).expect("there is room");
+    head.write_to(&mut *sink).expect("there is room");
+    sink.commit().expect("there is room");
+    log.append(&LogBatch { compact: Some(mark), ..LogBatch::default() }).expect("it fits");
+    log.sync().expect("no fault");
+    (log, snapshots)
+}
+
+/// What it cannot send, a follower that is far behind would wait for in vain; and what is there is not its own to purge.
+#[test]
+fn other_snapshots_than_were_booted_with_are_refused() {
+    let start = |log: &MemStore, booted: &MemSnapshots, given: &MemSnapshots| {
+        let mut log = log.clone();
+        let recovered = boot(&mut log, booted, &Boot::Restart).expect("it boots");
+        let identity = Identity::new(recovered.id, recovered.cluster.id());
+        let transport = Arc::new(MemNetwork::new(1).endpoint(identity));
+        // The state holds all of it already, so that nobody needs the snapshot to begin with.
+        let node = NodeBuilder::new(config(), recovered, Box::new(log), Arc::new(given.clone()));
+        node.start_handoff::<(), _>(1, |handler| {
+            transport.start(handler);
+            Ok(transport)
+        })
+        .map(|(node, queue)| {
+            drop(queue);
+            node.shutdown();
+        })
+    };
+    let ((log, own), (other_log, other)) = (with_snapshot("one"), with_snapshot("another"));
+    for given in [MemSnapshots::new(), other.clone()] {
+        let refused = start(&log, &own, &given).expect_err("these are others");
+        let needed = SnapshotId { index: 1, term: 1 };
+        assert!(
+            matches!(refused, StartError::OtherSnapshots { needed: id } if id == needed),
+            "{refused:?}"
+        );
+    }
+    start(&log, &own, &own).expect("its own");
+    start(&other_log, &other, &other).expect("its own");
+
+    let mut young = MemStore::new();
+    found(&mut young);
+    let refused = start(&young, &MemSnapshots::new(), &other).expect_err("of another cluster");
+    assert!(matches!(refused, StartError::ForeignSnapshots { .. }), "{refused:?}");
+    start(&young, &MemSnapshots::new(), &MemSnapshots::new()).expect("none yet");
 }
 
 /// A log whose readers see less than it says it holds, about which raft-rs panics.

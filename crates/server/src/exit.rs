@@ -111,6 +111,12 @@ impl Failure {
         &self.error
     }
 
+    /// What to do about it.
+    #[cfg(test)]
+    pub(crate) fn help_text(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     /// Where the damage is.
     #[cfg(test)]
     pub(crate) fn place(&self) -> (Option<&std::path::Path>, Option<u64>) {

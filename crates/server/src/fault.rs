@@ -1,6 +1,6 @@
 //! The libraries' errors as ends of the process: whose fault it is, and the way out.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use oarlock_raftnode::{
     LogError, NodeEnd, NodeError, SnapshotError, StartError, WalStoreError, bootstrap::BootError,
@@ -88,11 +88,13 @@ fn io_failure(error: &(dyn std::error::Error + 'static), source: &io::Error) -> 
 
 /// The file that an error, or one of its causes, is about.
 fn file_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Path> {
+    // The first failure of a log is shared by all who come after it.
+    let first = || error.downcast_ref::<Arc<WalError>>().map(|first| &**first);
     if let Some(
         WalError::NoSpace { path, .. }
         | WalError::NotPrepared { path, .. }
         | WalError::Io { path, .. },
-    ) = error.downcast_ref()
+    ) = error.downcast_ref().or_else(first)
     {
         return Some(path);
     }
@@ -130,6 +132,8 @@ pub(crate) fn start(error: &StartError) -> Failure {
         StartError::Log(error) => log_error(error),
         StartError::Snapshot(error) => snapshot_error(error),
         StartError::SnapshotHead(_)
+        | StartError::OtherSnapshots { .. }
+        | StartError::ForeignSnapshots { .. }
         | StartError::Restore(_)
         | StartError::StateMachineAhead { .. } => {
             Failure::from_error(Kind::Damaged, error).help(REPLACE)
@@ -182,9 +186,15 @@ fn log_error(error: &LogError) -> Failure {
             }
         }
         LogError::Io { source, .. } | LogError::NoSpace { source } => io_failure(error, source),
-        // Somebody else met the failure first, in the background perhaps, and has logged which file it was.
-        LogError::Poisoned => Failure::from_error(Kind::Io, error)
-            .help(format!("the log above says which file failed, and how: {LOOK_AT_DISK}")),
+        // Somebody else met the failure first, in the background perhaps.
+        LogError::Poisoned { .. } => {
+            let failure = Failure::from_error(Kind::Io, error);
+            match file_of(error) {
+                Some(file) => failure.at(file, None).help(LOOK_AT_DISK),
+                None => failure
+                    .help(format!("the log above says which file failed, and how: {LOOK_AT_DISK}")),
+            }
+        }
         other => Failure::from_error(Kind::Internal, other),
     }
 }
@@ -203,8 +213,6 @@ fn snapshot_error(error: &SnapshotError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use oarlock_wal::SegmentId;
 
     use super::*;
@@ -216,7 +224,8 @@ mod tests {
     #[test]
     fn the_fault_decides_the_code() {
         let dir = Path::new("data/member/wal");
-        let poisoned = || NodeEnd::Failed(Arc::new(NodeError::Log(LogError::Poisoned)));
+        let poisoned = || NodeError::Log(LogError::Poisoned { cause: None });
+        let poisoned = || NodeEnd::Failed(Arc::new(poisoned()));
         let panicked = NodeError::Panicked { thread: "oarlock-node", message: String::new() };
         let cases = [
             (log(&WalError::Locked { path: "LOCK".into(), holder: Some(1) }, dir), Kind::InUse),
@@ -272,12 +281,18 @@ mod tests {
             LogError::NoSpace { source: wrap(WalError::NoSpace { path: path(), source: full() }) };
         let sync = wrap(WalError::Io { op: "sync", path: path(), source: full() });
         let in_sync = LogError::Io { op: "sync", source: sync };
+        // Whoever comes after the one whom the log told why.
+        let first = Arc::new(WalError::Io { op: "prepare", path: path(), source: full() });
+        let later = LogError::Poisoned { cause: Some(Box::new(first)) };
         let file = FileError::Io { op: "write", path: path(), source: full() };
         let in_snapshot =
             SnapshotError::NoSpace { source: io::Error::new(io::ErrorKind::StorageFull, file) };
-        for error in
-            [NodeError::Log(in_log), NodeError::Log(in_sync), NodeError::Snapshot(in_snapshot)]
-        {
+        for error in [
+            NodeError::Log(in_log),
+            NodeError::Log(in_sync),
+            NodeError::Log(later),
+            NodeError::Snapshot(in_snapshot),
+        ] {
             let failure = end(&NodeEnd::Failed(Arc::new(error))).expect_err("a failure");
             assert_eq!((failure.kind(), failure.place()), (Kind::Io, (Some(&*path()), None)));
             assert!(failure.text().contains("/data/member/wal/00000004.wal"), "{}", failure.text());

@@ -222,6 +222,20 @@ impl Page {
         )?;
         let dropped = peers().map(|(id, peer)| (id, peer.dropped));
         self.counters("etcd_network_peer_sent_failures_total", "Messages dropped.", "To", dropped)?;
+        let refused = peers().map(|(id, peer)| (id, peer.refused_us.values().sum()));
+        self.counters(
+            "oarlock_network_peer_refused_total",
+            "Times that a peer refused this member; /debug/raft/status says why.",
+            "By",
+            refused,
+        )?;
+        let large = peers().map(|(id, peer)| (id, peer.too_large));
+        self.counters(
+            "oarlock_network_peer_too_large_total",
+            "Messages that a peer's frames, or ours, cannot hold: give all members the same limits.",
+            "To",
+            large,
+        )?;
         let sent = peers().map(|(id, peer)| (id, peer.snapshots_sent));
         self.counters(
             "etcd_network_snapshot_send_success_total",

@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use oarlock_membership::{Change, Cluster};
 use oarlock_raftnode::{
-    ChangeMembersError, NodeHandle, ProposeError, ReadError, Status, TransferError,
+    ChangeMembersError, LinkStatus, NodeHandle, ProposeError, ReadError, Status, TransferError,
+    bootstrap::Place,
 };
 use oarlock_transport::{Transport, query};
 use oarlock_wal::Wal;
@@ -22,7 +23,7 @@ use crate::{
     http::Observed,
     kv::{Outcome, Published, Reply},
     metrics::{Metrics, Reading},
-    peers::{self, Place},
+    peers,
     readiness::{self, Readiness},
 };
 
@@ -174,7 +175,9 @@ impl Backend for Node {
             )
         });
         let stalled = status.disk_stalled.then(|| "oarlock: the disk has stalled".to_owned());
-        lost.into_iter().chain(stalled).collect()
+        // Whoever has a leader is well: a refusal may be an old one, of a peer that is gone.
+        let refused = status.links.iter().filter(|_| status.leader == 0).filter_map(refusal);
+        lost.into_iter().chain(stalled).chain(refused).collect()
     }
 
     fn cluster(&self) -> Arc<Cluster> {
@@ -184,6 +187,17 @@ impl Backend for Node {
     fn kv(&self) -> &Published {
         &self.0.published
     }
+}
+
+/// Why this member is not connected to a peer, if one of the two will not.
+fn refusal(link: &LinkStatus) -> Option<String> {
+    let refused = link.refused.as_ref()?;
+    let (id, reason) = (link.id, &refused.reason);
+    Some(if refused.by_peer {
+        format!("oarlock: member {id:x} refuses this one: {reason}")
+    } else {
+        format!("oarlock: this member refuses member {id:x}: {reason}")
+    })
 }
 
 impl Observed for Node {

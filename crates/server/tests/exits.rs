@@ -264,7 +264,7 @@ fn data_of_another_member_exits_78() {
             let end = member.spawn()?.wait(BOUND)?;
             let log = member.log_text();
             assert_eq!(end.code(), Some(78), "{log}");
-            assert!(log.contains("give it the peer URLs of member"), "{log}");
+            assert!(log.contains("claims the peer URLs of member"), "{log}");
             member.flags.data_dir.clone_from(own);
         }
         cluster.start_all()?; // and where they belong they serve

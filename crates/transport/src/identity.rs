@@ -55,12 +55,22 @@ pub struct PeerInfo {
     pub urls: Vec<String>,
     /// What its [`Handler::hello`](crate::Handler::hello) gave for us: at most 4 KiB, opaque to the transport.
     pub hello: Bytes,
+    /// The most that an envelope to it may come to, in bytes; see [`Transport::max_frame`](crate::Transport::max_frame),
+    /// which is our own side's. What is larger is dropped whenever it is sent.
+    pub max_frame: usize,
 }
 
 impl PeerInfo {
-    /// A peer with incarnation 0, no URLs and an empty hello; for tests of handlers.
+    /// A peer with incarnation 0, no URLs, an empty hello and frames of any size; for tests of handlers.
     #[must_use]
     pub const fn new(id: u64, cluster: u64) -> Self {
-        Self { id, cluster, incarnation: 0, urls: Vec::new(), hello: Bytes::new() }
+        Self {
+            id,
+            cluster,
+            incarnation: 0,
+            urls: Vec::new(),
+            hello: Bytes::new(),
+            max_frame: usize::MAX,
+        }
     }
 }

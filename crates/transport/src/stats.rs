@@ -42,6 +42,9 @@ pub struct PeerStats {
     /// Envelopes dropped before they reached the network (full queue, no connection, too large, paused), and those in
     /// hand when a connection broke, of which some may have arrived.
     pub dropped: u64,
+    /// Of these, envelopes larger than a frame may be, of ours or of the peer's. Any at all means that what they carry
+    /// cannot reach it: give both sides frames that hold it.
+    pub too_large: u64,
     /// Envelopes dropped on arrival, because we are paused.
     pub dropped_received: u64,
     /// Messages that [`Handler::receive`](crate::Handler::receive) found faulty.

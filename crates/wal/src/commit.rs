@@ -1,7 +1,8 @@
 //! Group commit: callers that wait together share one sync, and nobody holds a lock while the disk works.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -37,7 +38,8 @@ pub(crate) struct Commit {
     durable: AtomicU64,
     /// What new frames are told about the past: the durable position, or, without syncs, what was proven at open.
     mark: AtomicU64,
-    poisoned: AtomicBool,
+    /// What failed first, once something has.
+    poisoned: OnceLock<Arc<Error>>,
     sync: bool,
 }
 
@@ -62,7 +64,7 @@ impl Commit {
             progress: Mutex::new(progress),
             durable: AtomicU64::new(end.lsn.bits()),
             mark: AtomicU64::new(mark.bits()),
-            poisoned: AtomicBool::new(false),
+            poisoned: OnceLock::new(),
             sync,
         }
     }
@@ -80,21 +82,38 @@ impl Commit {
         self.progress.lock().written
     }
 
-    /// Refuses everything from now on (O13). Whoever comes later hears [`Error::Poisoned`] alone: why, the system's words
-    /// included, is told here.
-    pub(crate) fn poison(&self, cause: &Error) {
-        if !self.poisoned.swap(true, Ordering::AcqRel) {
-            let system = std::error::Error::source(cause).map(ToString::to_string);
+    /// Refuses everything from now on (O13). Whoever comes later hears [`Error::Poisoned`], with the first failure as its
+    /// cause. What is returned is for whoever met this one.
+    pub(crate) fn poison(&self, error: Error) -> Error {
+        let error = Arc::new(error);
+        let first = self.poisoned.get_or_init(|| Arc::clone(&error));
+        if Arc::ptr_eq(first, &error) {
+            let system = std::error::Error::source(&*error).map(ToString::to_string);
             let system = system.unwrap_or_default();
-            log::error!(error:% = cause, system:%; "a write or sync of the log failed: it takes no more until it is reopened");
+            log::error!(error:%, system:%; "a write or sync of the log failed: it takes no more until it is reopened");
         }
         // Whoever has looked and not yet joined the others holds the lock.
         let waiting = self.progress.lock().crowd.fail();
         waiting.iter().for_each(|waiter| waiter.tell(Word::Look));
+        match &*error {
+            Error::Io { op, path, source } => {
+                // The first of them keeps it, and what the system said cannot be cloned.
+                let source = source.raw_os_error().map_or_else(
+                    || io::Error::new(source.kind(), source.to_string()),
+                    io::Error::from_raw_os_error,
+                );
+                Error::Io { op, path: path.clone(), source }
+            }
+            Error::Poisoned { cause } => Error::Poisoned { cause: Arc::clone(cause) },
+            _ => Error::Poisoned { cause: error },
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
+        match self.poisoned.get() {
+            Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),
+            None => Ok(()),
+        }
     }
 
     /// Everything up to `end`, which is in `segment`, has been written.
@@ -177,8 +196,7 @@ impl Commit {
             }
             Err(error) => {
                 drop(progress);
-                self.poison(&error);
-                Err(error)
+                Err(self.poison(error))
             }
         }
     }

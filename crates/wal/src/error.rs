@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::{EntryId, Lsn, SegmentId};
 
@@ -110,7 +111,11 @@ pub enum Error {
     /// An earlier write or sync failed, so nobody knows what the disk holds: reopen to recover. It is never retried,
     /// because a second sync may claim success without having written anything.
     #[error("the log is poisoned by an earlier i/o failure")]
-    Poisoned,
+    Poisoned {
+        /// The failure that came first: what could not be done to which file.
+        #[source]
+        cause: Arc<Self>,
+    },
 
     /// The log was closed through another handle.
     #[error("the log is closed")]

@@ -360,12 +360,10 @@ impl Inner {
 
     /// Poisons the log if this is a failure (O13): of a write or a sync that counts, that is, not of a preparation.
     pub(crate) fn or_poison<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(error) = &result
-            && !matches!(error, Error::NoSpace { .. } | Error::NotPrepared { .. })
-        {
-            self.commit.poison(error);
-        }
-        result
+        result.map_err(|error| match error {
+            Error::NoSpace { .. } | Error::NotPrepared { .. } => error,
+            error => self.commit.poison(error),
+        })
     }
 
     fn piece(&self, range: Range<u64>, places: &mut [u32]) -> Result<Piece, Error> {

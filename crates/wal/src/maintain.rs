@@ -193,7 +193,7 @@ fn run(log: &Weak<Inner>, stop: &AtomicBool, bell: &Bell) {
 fn ended<T>(done: Result<T, Error>) -> bool {
     match done {
         Ok(_) => false,
-        Err(Error::Closed | Error::Poisoned) => true,
+        Err(Error::Closed | Error::Poisoned { .. }) => true,
         Err(error) => {
             log::error!(error:% = error; "maintenance of the log failed");
             true

@@ -339,7 +339,7 @@ fn the_first_failed_write_or_sync_is_the_last() {
                 assert!(
                     matches!(
                         log.append(&Batch::of(&entry(acknowledged + 1))),
-                        Err(Error::Poisoned)
+                        Err(Error::Poisoned { .. })
                     ),
                     "{context}"
                 );

@@ -21,8 +21,8 @@ pub struct Metadata {
     pub rescue_epoch: u64,
     /// Whom to connect to until entries or a snapshot tell.
     pub contacts: Vec<Member>,
-    /// The longest for which any of its lives may have promised its vote to a leader, in nanoseconds on disk; see
-    /// [`Recovered::promise`](super::Recovered::promise). Zero if none did.
+    /// The longest for which one of its lives may have promised its vote to a leader, unless that is over, in
+    /// nanoseconds on disk; see [`Recovered::promise`](super::Recovered::promise). Zero if none did.
     pub promised: Duration,
 }
 

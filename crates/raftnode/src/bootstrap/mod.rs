@@ -25,6 +25,9 @@ pub use error::BootError;
 mod metadata;
 pub use metadata::{Metadata, MetadataError};
 
+mod welcome;
+pub use welcome::{Place, Unwelcome, ask_members, check_not_bootstrapped, check_welcome};
+
 mod checks;
 
 mod start;
@@ -37,7 +40,9 @@ pub use standalone::{Standalone, plan_standalone};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Boot {
-    /// Found a cluster together with `members`, all of which must be given the same list.
+    /// Found a cluster together with the others, all of which must be given the same list.
+    ///
+    /// A founder that lost its log must not do so again: ask the others first ([`check_not_bootstrapped`]).
     New {
         /// This member's id, one of `members`.
         id: u64,
@@ -108,8 +113,8 @@ pub struct Recovered {
     pub rescue_epoch: u64,
     /// What a rescue has just done, for whoever wants to tell.
     pub rescued: Option<StandalonePlan>,
-    /// The longest for which this member, in any of its lives, may have promised its vote to a leader. It keeps that
-    /// promise after it has started, whatever it is configured for now.
+    /// The longest for which this member may have promised its vote to a leader, in any of its lives whose promises may still
+    /// be in force. It keeps that promise after it has started, whatever it is configured for now.
     pub promised: Duration,
     /// The conf changes after the snapshot, noted while the log was checked, so that it need not be read again.
     pub(crate) changes: Changes,
@@ -156,7 +161,7 @@ impl Recovered {
     /// without this call it promises nothing. [`NodeBuilder`](crate::NodeBuilder) makes it; call it yourself where you make
     /// the [`Core`](crate::core::Core).
     ///
-    /// Writes, and syncs, only what is longer than any promise before: it never becomes shorter.
+    /// Writes, and syncs, only what is longer than any promise before; it becomes shorter by [`forget_promises`] alone.
     ///
     /// # Errors
     /// The log could not be written: it is poisoned, and the member must not start.
@@ -190,6 +195,23 @@ impl Recovered {
         }
         Ok(view)
     }
+}
+
+/// Writes down that nothing can be owed any more that was promised for longer than `longest`, so that later starts need not
+/// wait for it. Only when the core says so ([`Event::PromisesKept`](crate::core::Event::PromisesKept)), and never beside a
+/// promise that is being made longer.
+///
+/// It is not synced: if a crash undoes it, the next life waits once more.
+///
+/// # Errors
+/// The log could not be read or written; in the latter case it is poisoned.
+pub fn forget_promises(store: &mut dyn LogStore, longest: Duration) -> Result<(), LogError> {
+    let Ok(metadata) = Metadata::decode(store.state()?.metadata) else { return Ok(()) };
+    if metadata.promised > longest {
+        let metadata = Metadata { promised: longest, ..metadata }.encode();
+        store.append(&LogBatch { metadata: Some(metadata), ..LogBatch::default() })?;
+    }
+    Ok(())
 }
 
 /// Whether a log belongs to a member already: then it is restarted, whatever flags say about a new cluster.

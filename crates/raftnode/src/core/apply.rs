@@ -241,7 +241,7 @@ mod tests {
                 handover.read(&fetch, Ok(entries(1..4))).expect("in order");
             }
             handover.install(7);
-            handover.read(&fetch, Err(LogError::Poisoned)).expect("of no interest");
+            handover.read(&fetch, Err(LogError::Poisoned { cause: None })).expect("of no interest");
             handover.read(&fetch, Ok(entries(1..4))).expect("of no interest");
             handover.commit(Some(9));
             assert_eq!(indexes(&handover.take(entries)), [8, 9], "stale");
@@ -261,6 +261,9 @@ mod tests {
         let mut handover = Handover::new(0);
         handover.commit(Some(4));
         let fetch = ask(&mut handover);
-        assert!(matches!(handover.read(&fetch, Err(LogError::Poisoned)), Err(LogError::Poisoned)));
+        assert!(matches!(
+            handover.read(&fetch, Err(LogError::Poisoned { cause: None })),
+            Err(LogError::Poisoned { .. })
+        ));
     }
 }

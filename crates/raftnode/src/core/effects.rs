@@ -199,6 +199,13 @@ pub enum Event {
         /// Whether that is enough for a lease: at least [`Config::promise`](crate::Config::promise).
         enough: bool,
     },
+    /// All promises of this node's earlier incarnations are over, and this one promises less: nothing beyond `longest`
+    /// is owed from now on. Pass it to [`forget_promises`](crate::bootstrap::forget_promises), so that later
+    /// incarnations need not wait; leaving that out is safe.
+    PromisesKept {
+        /// The longest that this life promises; zero for nothing.
+        longest: Duration,
+    },
     /// The members changed: connect the transport accordingly.
     MembersChanged,
     /// A follower needs a snapshot, and none that is on offer would help it: take one.

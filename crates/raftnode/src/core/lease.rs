@@ -17,8 +17,9 @@
 //!   [`Lease::new`]). raft-rs cannot be relied on: it forgets its leader when it sees a later term.
 //! * A promise is durable before it is given. A member may restart with leases off or a shorter timeout, and the holder
 //!   of the lease may be the last to know. So the longest promise ever given is on disk ([`Recovered::promise`]), and
-//!   outlives any change of the configuration. The promise is part of each answer, not of the handshake, so it binds
-//!   exactly the incarnation that gave the answer, and the later ones.
+//!   outlives any change of the configuration. Once an incarnation has kept what the earlier ones promised, only its
+//!   own promises can be in force, and the record becomes shorter ([`Lease::tick`]). The promise is part of each answer,
+//!   not of the handshake, so it binds exactly the incarnation that gave the answer, and the later ones.
 //! * While a member is bound by a promise it does not campaign: not on request, not because it believes itself the only
 //!   voter (it may have forgotten the change that added another: a commit index is not synced), not by ticks that were
 //!   skipped ahead, and not by an election timeout shorter than an old promise.
@@ -64,6 +65,9 @@ pub(super) struct Lease {
     transfer: u64,
     /// Ticks for which this node still votes for nobody but its leader.
     bound: u32,
+    /// Ticks until all that earlier lives promised is over; and whether the log remembers more than this one promises.
+    inherited: u32,
+    outlived: bool,
     /// What other members promised in their last answers.
     promises: BTreeMap<u64, Duration>,
 }
@@ -96,6 +100,7 @@ impl Lease {
         let ran_before = recovered.incarnation > 1 && !planted("promise-forgotten-at-restart");
         let configured = !promise.is_zero() || !planted("promise-forgotten-when-switched-off");
         let bound = if ran_before && configured { ticks(recovered.promised, config) } else { 0 };
+        let inherited = if planted("promise-forgotten-too-early") { bound.min(1) } else { bound };
         Self {
             id: recovered.id,
             length,
@@ -106,6 +111,8 @@ impl Lease {
             held: None,
             transfer: 0,
             bound,
+            inherited,
+            outlived: recovered.promised > promise,
             promises: BTreeMap::new(),
         }
     }
@@ -125,8 +132,12 @@ impl Lease {
         }
     }
 
-    pub(super) const fn tick(&mut self) {
+    /// Time passes. Once, when all that earlier lives promised is over: the longest that can be owed from then on.
+    pub(super) fn tick(&mut self) -> Option<Duration> {
         self.bound = self.bound.saturating_sub(1);
+        let last = self.inherited == 1;
+        self.inherited = self.inherited.saturating_sub(1);
+        (last && self.outlived).then_some(self.promise)
     }
 
     /// Ticks for which this node must neither campaign nor vote for anybody but its leader.

@@ -2,7 +2,7 @@
 
 use raft::StateRole;
 
-use super::Core;
+use super::{Core, Event};
 use crate::planted::planted;
 
 /// Missed ticks that are made up for at most (O17). A burst of them would start an election for no reason.
@@ -107,7 +107,9 @@ impl Core {
         if raft.state != StateRole::Leader && raft.election_elapsed == 0 {
             self.ticks.basis = None; // it campaigned, perhaps again in the same role
         }
-        self.lease.tick();
+        if let Some(longest) = self.lease.tick() {
+            self.events.push_back(Event::PromisesKept { longest });
+        }
         self.tick_stall();
         self.tick_reads();
         self.tick_forwards();

@@ -28,8 +28,8 @@ use crate::core::{Core, MembersApplied};
 use crate::planted::planted;
 use crate::proposal::Payload;
 use crate::{
-    Config, ConfigError, LogBatch, LogStore, NoObserver, NodeError, Observer, SnapshotHead,
-    SnapshotId, SnapshotStore, StartError, StateMachine, WriteMode,
+    Config, ConfigError, LogBatch, LogStore, NoObserver, Observer, SnapshotHead, SnapshotId,
+    SnapshotStore, StartError, StateMachine, WriteMode,
 };
 
 /// Starts a node: configuration, what [`boot`](crate::bootstrap::boot) recovered, and where log and snapshots are.
@@ -80,7 +80,7 @@ impl std::fmt::Debug for NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// A node that goes on where the log ends. `recovered` must come from booting this very `store`.
+    /// A node that goes on where the log ends. `recovered` must come from booting this very `store`, with these `snapshots`.
     #[must_use]
     pub fn new(
         config: Config,
@@ -186,6 +186,9 @@ impl NodeBuilder {
         if !recovered.is_of(&store.state()?) && !planted("started-from-an-old-boot") {
             return Err(StartError::NotRecovered);
         }
+        if !planted("started-beside-other-snapshots") {
+            snapshots::check(&*snapshots, &recovered)?;
+        }
         let (request, log) = (config.max_request_bytes, store.max_batch());
         let overhead = Payload::MAX_OVERHEAD as u64 + LogBatch::cost(&Entry::default());
         if request as u64 + overhead > log {
@@ -217,10 +220,7 @@ impl Start {
     }
 
     fn open(&self, id: SnapshotId) -> Result<(SnapshotHead, Box<dyn Read + Send>), StartError> {
-        snapshots::open(&*self.shared.snapshots, id).map_err(|error| match error {
-            NodeError::Snapshot(error) => StartError::Snapshot(error),
-            other => StartError::SnapshotHead(other.to_string()),
-        })
+        snapshots::open_at_start(&*self.shared.snapshots, id)
     }
 
     /// Starts the node thread. The apply loop is up to the caller.
@@ -247,9 +247,12 @@ impl Start {
             WriteMode::Auto => alone,
             WriteMode::Pipelined => false,
         };
-        if !inline {
+        let watcher = if inline {
+            Some(shared.watch_inline_writes().map_err(StartError::Thread)?)
+        } else {
             writer.move_to_thread().map_err(StartError::Thread)?;
-        }
+            None
+        };
 
         let handler = Arc::new(PeerHandler::new(Arc::clone(&shared), queries));
         let transport: Arc<dyn Transport> = connect(handler).map_err(StartError::Transport)?;
@@ -278,7 +281,7 @@ impl Start {
             applied,
         );
         let reader = Reader::new(log, Arc::clone(&shared), Arc::clone(&stop));
-        let threads = Threads { writer, reader, apply: jobs, apply_done, stop };
+        let threads = Threads { writer, reader, apply: jobs, apply_done, stop, _watcher: watcher };
         let table = Arc::clone(&waiters);
         let failed = Arc::clone(&transport);
         let node =

@@ -241,11 +241,12 @@ impl<R: Send + 'static> ApplyQueue<R> {
         if !self.upcoming.is_empty() {
             return true; // what a start begins with
         }
-        let watch = self.shared.watch_interval();
-        let wait = deadline.map_or(watch, |deadline| {
-            deadline.saturating_duration_since(Instant::now()).min(watch)
-        });
-        let sleep = || self.jobs.recv_timeout(wait);
+        let sleep = || match deadline {
+            None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => {
+                self.jobs.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
+        };
         let job = if self.shared.writes_inline.load(Ordering::Relaxed) {
             self.look.wait(self.last_count, || self.jobs.try_recv().ok().map(Ok), sleep)
         } else {
@@ -261,10 +262,7 @@ impl<R: Send + 'static> ApplyQueue<R> {
             Ok(Job::Restore(restore)) => self.work = Work::Restore(restore),
             Ok(Job::Snapshot) => self.wanted = true,
             Ok(Job::SnapshotIfDue) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                self.shared.watch_inline_write();
-                return false;
-            }
+            Err(RecvTimeoutError::Timeout) => return false,
             Err(RecvTimeoutError::Disconnected) => {
                 self.ended = true;
                 return false;

@@ -8,7 +8,7 @@
 //! | `oarlock-apply`, or the owner of an [`ApplyQueue`] | the state machine | jobs of the node thread; its answer to a conf change |
 //! | `oarlock-snapshot` | a view, while it is written | the disk |
 //! | `oarlock-purge` | nothing, while it removes older snapshots | the disk |
-//! | `oarlock-watch` | nothing, while a node starts with a restore | the restore, for an election timeout |
+//! | `oarlock-watch`, while a node starts with a restore, or the node thread writes | nothing | the end of that, for an election timeout |
 //!
 //! The node thread never waits for another of these threads, so no two can wait for each other. It does not wait for a
 //! disk either, with two exceptions: a sole member has no writer thread, so the node thread writes; and committed
@@ -25,6 +25,7 @@ mod events;
 mod gather;
 mod handoff;
 mod inbox;
+mod links;
 mod node;
 mod outbox;
 mod padded;

@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::spin::Spin;
 use super::ticker::Ticker;
 use super::waiters::WaiterTable;
-use super::watch::ApplyWatch;
+use super::watch::{ApplyWatch, Watcher};
 use super::writer::{Job, WriterHandle};
 use super::{handoff, panicked};
 use crate::core::{Core, Effects, Held};
@@ -44,6 +44,8 @@ pub(super) struct Threads {
     pub(super) apply: Sender<handoff::Job>,
     pub(super) apply_done: Receiver<()>,
     pub(super) stop: Arc<AtomicBool>,
+    /// Watches what the node thread writes itself.
+    pub(super) _watcher: Option<Watcher>,
 }
 
 pub(super) struct Node {
@@ -355,13 +357,14 @@ impl Node {
 }
 
 /// The core's status, completed with what only the driver knows.
-pub(super) fn status(core: &Core, shared: &Shared, unapplied: u64) -> Status {
+pub(super) fn status(core: &Core, shared: &Shared, out: &Outbox, unapplied: u64) -> Status {
     let mut status = core.status();
     if shared.is_to_be_restored() {
         status.applied = 0;
     }
     status.log_bytes = shared.log_bytes.load(Ordering::Relaxed);
     status.apply_backlog = unapplied;
+    status.links = shared.links.status(out.known.ids(), &**out.transport());
     status.stats = shared.counters.stats();
     status
 }

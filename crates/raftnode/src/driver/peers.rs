@@ -37,6 +37,47 @@ impl PeerHandler {
         Self { shared, queries, receiving: Mutex::new(()) }
     }
 
+    /// Whether a peer may speak with us.
+    fn judge(&self, peer: &PeerInfo) -> Result<(), Refusal> {
+        let hello = Hello::decode(peer.hello.clone())
+            .map_err(|error| Refusal::Protocol { reason: error.to_string() })?;
+        let (cluster, gone, birth, matched) = self.shared.read(|published| {
+            let birth = published.births.get(&peer.id).copied();
+            let matched = published.matched.get(&peer.id).copied();
+            (Arc::clone(&published.cluster), published.gone.contains(&peer.id), birth, matched)
+        });
+        if gone {
+            return Err(Refusal::Removed);
+        }
+        let way_out = "remove this member and add it as a new one, with an empty data directory";
+        if birth.is_some_and(|birth| hello.birth != 0 && hello.birth != birth) {
+            return Err(Refusal::rejected(format!(
+                "the data directory is not the one that was started: {way_out}"
+            )));
+        }
+        let transport = self.shared.transport.get();
+        let connected =
+            transport.is_some_and(|transport| transport.active_since(peer.id).is_some());
+        // If another of its connections is in use, its log may have grown since it sent this hello.
+        if let (Some(matched), false) = (matched, connected)
+            && hello.last_index < matched
+        {
+            let last = hello.last_index;
+            return Err(Refusal::rejected(format!(
+                "the log ends at {last}, it had acknowledged {matched}: {way_out}"
+            )));
+        }
+        if let Some(transport) = transport
+            && cluster.member(peer.id).is_none()
+            && !peer.urls.is_empty()
+            && let Err(error) = transport.add_peer(peer.id, &peer.urls)
+        {
+            // A member that lags behind must be able to answer a leader whose addition it has not applied yet.
+            log::debug!(id:% = Hex(self.shared.id), peer:% = Hex(peer.id), error:%; "a peer's URLs cannot be used");
+        }
+        Ok(())
+    }
+
     fn receive_one(
         &self,
         from: u64,
@@ -84,43 +125,12 @@ impl Handler for PeerHandler {
     }
 
     fn admit(&self, peer: &PeerInfo) -> Result<(), Refusal> {
-        let hello = Hello::decode(peer.hello.clone())
-            .map_err(|error| Refusal::Protocol { reason: error.to_string() })?;
-        let (cluster, gone, birth, matched) = self.shared.read(|published| {
-            let birth = published.births.get(&peer.id).copied();
-            let matched = published.matched.get(&peer.id).copied();
-            (Arc::clone(&published.cluster), published.gone.contains(&peer.id), birth, matched)
-        });
-        if gone {
-            return Err(Refusal::Removed);
+        let judged = self.judge(peer);
+        match &judged {
+            Ok(()) => self.shared.link_admitted(peer.id, peer.max_frame),
+            Err(refusal) => self.shared.link_refused(peer.id, false, refusal),
         }
-        let way_out = "remove this member and add it as a new one, with an empty data directory";
-        if birth.is_some_and(|birth| hello.birth != 0 && hello.birth != birth) {
-            return Err(Refusal::rejected(format!(
-                "the data directory is not the one that was started: {way_out}"
-            )));
-        }
-        let transport = self.shared.transport.get();
-        let connected =
-            transport.is_some_and(|transport| transport.active_since(peer.id).is_some());
-        // If another of its connections is in use, its log may have grown since it sent this hello.
-        if let (Some(matched), false) = (matched, connected)
-            && hello.last_index < matched
-        {
-            let last = hello.last_index;
-            return Err(Refusal::rejected(format!(
-                "the log ends at {last}, it had acknowledged {matched}: {way_out}"
-            )));
-        }
-        if let Some(transport) = transport
-            && cluster.member(peer.id).is_none()
-            && !peer.urls.is_empty()
-            && let Err(error) = transport.add_peer(peer.id, &peer.urls)
-        {
-            // A member that lags behind must be able to answer a leader whose addition it has not applied yet.
-            log::debug!(id:% = Hex(self.shared.id), peer:% = Hex(peer.id), error:%; "a peer's URLs cannot be used");
-        }
-        Ok(())
+        judged
     }
 
     fn receive(
@@ -161,6 +171,7 @@ impl Handler for PeerHandler {
     }
 
     fn refused(&self, peer: u64, refusal: &Refusal) {
+        self.shared.link_refused(peer, true, refusal);
         let _ = self.shared.inbox.data(Data::Refused { peer, refusal: refusal.clone() }); // likewise
     }
 
@@ -184,6 +195,14 @@ pub(super) struct Known {
 }
 
 impl Known {
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
+        self.peers.keys().copied()
+    }
+
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.peers.contains_key(&id)
+    }
+
     /// Adds these members to the transport, or updates their URLs.
     pub(super) fn add(
         &mut self,

@@ -10,6 +10,7 @@ use oarlock_transport::Transport;
 use parking_lot::{Condvar, Mutex};
 
 use super::inbox::Inbox;
+use super::links::Links;
 use super::padded::Padded;
 use super::watch::InlineWrite;
 use crate::bootstrap::Recovered;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     /// Whether the node thread writes the log itself.
     pub(crate) writes_inline: AtomicBool,
     pub(crate) transport: OnceLock<Arc<dyn Transport>>,
+    pub(crate) links: Links,
     sequence: Padded<AtomicU64>,
     published: Mutex<Published>,
     changed: Condvar,
@@ -87,6 +89,7 @@ impl Shared {
             inline_write: InlineWrite::default(),
             writes_inline: AtomicBool::new(true),
             transport: OnceLock::new(),
+            links: Links::default(),
             sequence: Padded::default(),
             published: Mutex::new(Published {
                 vitals,

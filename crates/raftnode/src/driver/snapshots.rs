@@ -11,6 +11,7 @@ use raft::eraftpb::Message;
 
 use super::events::Control;
 use super::shared::Shared;
+use crate::bootstrap::Recovered;
 use crate::chain::Chain;
 use crate::failpoint::fail_point;
 #[cfg(feature = "failpoints")]
@@ -18,7 +19,7 @@ use crate::failpoint::injected;
 use crate::hex::Hex;
 use crate::planted::planted;
 use crate::snapshot_head::{SnapshotHead, SnapshotHeadError};
-use crate::{NodeError, SnapshotError, SnapshotId, SnapshotStore, SnapshotView, wire};
+use crate::{NodeError, SnapshotError, SnapshotId, SnapshotStore, SnapshotView, StartError, wire};
 
 /// Snapshots that are sent at the same time, at most (O10), as in etcd.
 const MAX_IN_FLIGHT: usize = 16;
@@ -38,6 +39,42 @@ pub(super) fn open(
         return Err(NodeError::BadSnapshot { index, reason });
     }
     Ok((head, source.content))
+}
+
+/// The same while a node starts.
+pub(super) fn open_at_start(
+    store: &dyn SnapshotStore,
+    id: SnapshotId,
+) -> Result<(SnapshotHead, Box<dyn Read + Send>), StartError> {
+    open(store, id).map_err(|error| match error {
+        NodeError::Snapshot(error) => StartError::Snapshot(error),
+        other => StartError::SnapshotHead(other.to_string()),
+    })
+}
+
+/// Refuses another store of snapshots than the one that was booted with: what it lacks could be sent to nobody, and
+/// what it holds of another member would be purged.
+///
+/// It may hold what the log does not vouch for, since a crash may come between a file and its mark (O5); so among
+/// members of one cluster only the snapshot that the log begins with tells their stores apart.
+pub(super) fn check(store: &dyn SnapshotStore, recovered: &Recovered) -> Result<(), StartError> {
+    if let Some(expected) = &recovered.head {
+        let needed = expected.id();
+        return match open_at_start(store, needed) {
+            Ok((head, _)) if head == *expected => Ok(()),
+            Ok(_) | Err(StartError::Snapshot(SnapshotError::NotFound(_))) => {
+                Err(StartError::OtherSnapshots { needed })
+            }
+            Err(error) => Err(error),
+        };
+    }
+    let Some(found) = store.newest(&|_| true)? else { return Ok(()) };
+    let Ok((SnapshotHead { cluster, .. }, _)) = open(store, found) else { return Ok(()) };
+    // A rescue leaves snapshots with the id from before it.
+    if cluster.id() != recovered.cluster.id() && cluster.epoch() >= recovered.rescue_epoch {
+        return Err(StartError::ForeignSnapshots { found, cluster: cluster.id() });
+    }
+    Ok(())
 }
 
 /// Removes older snapshots, on a thread of its own: removing a large file takes time, and the node thread must not wait

@@ -79,7 +79,7 @@ impl Node {
             }
         }
         self.shared.observer.ended(&end);
-        let status = status(&self.core, &self.shared, self.unapplied);
+        let status = status(&self.core, &self.shared, &self.out, self.unapplied);
         self.shared.publish(|published| {
             published.status = status;
             (published.vitals.role, published.vitals.leader) = (Role::Follower, 0);

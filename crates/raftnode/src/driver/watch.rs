@@ -1,43 +1,67 @@
 //! Who stands still for longer than an election timeout, and who notices.
 //!
-//! The node thread watches the writer thread and the apply loop. A member that is alone writes on the node thread itself;
-//! then the apply loop, which has nothing to do while nothing is written, watches that. While a node starts neither runs; a
-//! thread of its own watches the restore with which it may begin.
+//! The node thread watches the writer thread and the apply loop. A member that is alone writes on the node thread
+//! itself; then a thread of its own watches that, `oarlock-watch`, which depends on nobody else, for a disk that hangs
+//! may well hang the state machine too. It sleeps while nothing is written, and wakes once in an election timeout while
+//! there is. Before a node runs at all, another one watches the restore with which it may begin.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
+use super::events::Control;
 use super::node::Node;
+use super::panicked;
 use super::shared::Shared;
 use crate::Stalled;
 use crate::hex::Hex;
 use crate::planted::planted;
 
-/// How often a thread that watches looks, at least; and how often when there is no election timeout to go by.
-const LOOK: Duration = Duration::from_millis(250);
-
 /// A write under way on the node thread.
 #[derive(Debug, Default)]
 pub(crate) struct InlineWrite {
-    since: Mutex<Option<Instant>>,
+    state: Mutex<Writing>,
+    wake: Condvar,
     /// Changed under the lock; every caller looks, without it.
     stalled: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Writing {
+    since: Option<Instant>,
+    /// Whoever watches sleeps until something is written.
+    asleep: bool,
+    /// Nothing more is written here.
+    over: bool,
+}
+
 impl InlineWrite {
     pub(super) fn begins(&self) {
-        *self.since.lock() = Some(Instant::now());
+        let mut state = self.state.lock();
+        state.since = Some(Instant::now());
+        if std::mem::take(&mut state.asleep) {
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn ended(&self) {
-        let mut since = self.since.lock();
-        *since = None;
-        self.stalled.store(false, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.since = None;
+        if self.stalled.swap(false, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// There will be no more of them.
+    pub(super) fn is_over(&self) {
+        self.state.lock().over = true;
+        self.wake.notify_one();
     }
 
     /// Whether the node thread has hung in a write for longer than an election timeout.
@@ -45,11 +69,35 @@ impl InlineWrite {
         self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Whether it is newly found to.
-    fn stalls(&self, timeout: Duration) -> bool {
-        let since = self.since.lock();
-        let late = since.is_some_and(|since| since.elapsed() > timeout);
-        late && !self.stalled.swap(true, Ordering::Relaxed)
+    /// Returns when a write is newly found to have taken longer than `timeout`; `false` when there will be no more.
+    fn wait_for_stall(&self, timeout: Duration) -> bool {
+        let mut state = self.state.lock();
+        while !state.over {
+            match state.since {
+                Some(since) if self.is_stalled() || since.elapsed() > timeout => {
+                    if !self.stalled.swap(true, Ordering::Relaxed) {
+                        return true;
+                    }
+                    self.wake.wait(&mut state); // until it ends
+                }
+                // Most likely it has ended by then, and another one has begun.
+                Some(since) => drop(self.wake.wait_until(&mut state, since + timeout)),
+                None => {
+                    state.asleep = true;
+                    self.wake.wait(&mut state);
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Lets the thread that watches a node's inline writes go when it is dropped.
+pub(super) struct Watcher(Arc<Shared>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.inline_write.is_over();
     }
 }
 
@@ -77,18 +125,23 @@ impl ApplyWatch {
 }
 
 impl Shared {
-    /// How long a thread that watches may sleep.
-    pub(super) fn watch_interval(&self) -> Duration {
-        let timeout = self.config.election_timeout();
-        if timeout.is_zero() { LOOK } else { (timeout / 4).clamp(Duration::from_millis(5), LOOK) }
-    }
-
-    /// Called by the apply loop when it has nothing to do.
-    pub(super) fn watch_inline_write(&self) {
-        let timeout = self.config.election_timeout();
-        if !timeout.is_zero() && self.inline_write.stalls(timeout) {
-            self.report_stall(Stalled::Disk, timeout);
+    /// Has a thread watch what the node thread writes, if time passes here.
+    pub(super) fn watch_inline_writes(self: &Arc<Self>) -> io::Result<Watcher> {
+        let (shared, timeout) = (Arc::clone(self), self.config.election_timeout());
+        if !timeout.is_zero() && !planted("inline-writes-are-watched-by-nobody") {
+            thread::Builder::new().name("oarlock-watch".into()).spawn(move || {
+                while shared.inline_write.wait_for_stall(timeout) {
+                    let told = catch_unwind(AssertUnwindSafe(|| {
+                        shared.report_stall(Stalled::Disk, timeout);
+                    }));
+                    if let Err(panic) = told {
+                        let error = panicked("oarlock-watch", &*panic); // the observer's
+                        shared.inbox.control(Control::Failed(error));
+                    }
+                }
+            })?;
         }
+        Ok(Watcher(Arc::clone(self)))
     }
 
     /// Carries out the restore with which a node starts, and watches it.
@@ -174,13 +227,29 @@ mod tests {
     #[test]
     fn a_write_on_the_node_thread_is_reported_once_and_forgotten_when_it_ends() {
         let write = InlineWrite::default();
-        assert!(!write.stalls(Duration::ZERO));
-        write.begins();
-        assert!(!write.stalls(Duration::from_secs(3600)));
-        std::thread::sleep(Duration::from_millis(1));
-        assert!(write.stalls(Duration::ZERO) && write.is_stalled());
-        assert!(!write.stalls(Duration::ZERO));
-        write.ended();
-        assert!(!write.is_stalled());
+        thread::scope(|scope| {
+            let (told, stalls) = channel();
+            scope.spawn(|| {
+                let told = told; // gone when it ends
+                while write.wait_for_stall(TIMEOUT) {
+                    told.send(Instant::now()).expect("somebody listens");
+                }
+            });
+            for _ in 0..2 {
+                write.begins();
+                write.ended();
+                assert!(stalls.recv_timeout(2 * TIMEOUT).is_err(), "nothing is written");
+                let began = Instant::now();
+                write.begins();
+                let told = stalls.recv_timeout(100 * TIMEOUT).expect("it takes too long");
+                assert!(told - began > TIMEOUT && write.is_stalled());
+                assert!(stalls.recv_timeout(2 * TIMEOUT).is_err(), "this is known");
+                write.ended();
+                assert!(!write.is_stalled());
+            }
+            write.begins();
+            write.is_over();
+            assert_eq!(stalls.recv_timeout(100 * TIMEOUT), Err(RecvTimeoutError::Disconnected));
+        });
     }
 }

@@ -15,6 +15,7 @@ use raft::eraftpb::{Entry, HardState};
 use super::events::Control;
 use super::gather::Gather;
 use super::shared::Shared;
+use crate::bootstrap::forget_promises;
 use crate::chain::Chain;
 use crate::core::Persist;
 use crate::failpoint::fail_point;
@@ -32,6 +33,8 @@ pub(super) enum Job {
     /// Marks a snapshot of this node's own state in the log. What it covers may be released once the mark is durable
     /// (O6).
     Mark { mark: SnapshotMark, announcement: Bytes },
+    /// Nothing that was promised for longer is in force any more. That can be lost: it goes with the next sync.
+    Promised(Duration),
     /// Entries below this index may be released.
     Release(u64),
     /// Dropped when everything before it is done.
@@ -90,6 +93,10 @@ impl Writer {
                     must_sync = true;
                     reports.push(Control::Marked { mark, announcement });
                 }
+                Job::Promised(longest) => {
+                    self.append(std::mem::take(&mut merged))?;
+                    forget_promises(&mut *self.store, longest)?;
+                }
                 Job::Release(_) | Job::Barrier(_) => after_sync.push(job),
             }
         }
@@ -110,7 +117,7 @@ impl Writer {
                     fail_point!("raftAfterWALRelease", self.shared.id, Err(injected()));
                 }
                 Job::Barrier(done) => drop(done),
-                Job::Write { .. } | Job::Mark { .. } => {}
+                Job::Write { .. } | Job::Mark { .. } | Job::Promised(_) => {}
             }
         }
         self.shared.log_bytes.store(self.store.size(), Ordering::Relaxed);
@@ -248,6 +255,7 @@ impl WriterHandle {
         let (jobs, queue) = channel();
         let (finished, done) = channel();
         writer.shared.writes_inline.store(false, Ordering::Relaxed);
+        writer.shared.inline_write.is_over();
         thread::Builder::new().name("oarlock-writer".into()).spawn(move || {
             serve(*writer, &queue);
             drop(finished);
@@ -318,6 +326,7 @@ impl Group {
                     self.own += persist.entries.len();
                 }
             }
+            Job::Promised(_) => {}
             Job::Mark { .. } | Job::Release(_) | Job::Barrier(_) => {
                 self.syncs |= matches!(job, Job::Mark { .. });
                 self.urgent = true;

@@ -68,7 +68,12 @@ pub enum LogError {
     },
     /// An earlier write or sync failed, so what the disk holds is unknown. Reopen to find out.
     #[error("the log is poisoned by an earlier i/o failure")]
-    Poisoned,
+    Poisoned {
+        /// The failure that came first, if the store remembers: what could not be done, to which file. Whoever meets the
+        /// poison need not be whom the failure was told, for a log may have threads of its own.
+        #[source]
+        cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// Anything else a store may report.
     #[error("log store: {0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -40,7 +40,8 @@ struct Inner {
     current: Log,
     /// Appended since the last sync.
     pending: Vec<OwnedBatch>,
-    poisoned: bool,
+    /// What failed first, once something has.
+    poisoned: Option<&'static str>,
     faults: Faults,
     syncs: u64,
 }
@@ -159,7 +160,7 @@ impl MemStore {
     #[must_use]
     pub fn crash_keeping(&self, kept: usize) -> Self {
         let mut inner = self.inner.lock();
-        inner.poisoned = true;
+        inner.poisoned = Some("write");
         let mut durable = inner.durable.clone();
         for batch in inner.pending.iter().take(kept) {
             durable.apply(batch);
@@ -196,6 +197,15 @@ impl MemStore {
     }
 }
 
+impl Inner {
+    fn check(&self) -> Result<(), LogError> {
+        match self.poisoned {
+            Some(op) => Err(LogError::Poisoned { cause: Some(Box::new(injected(op))) }),
+            None => Ok(()),
+        }
+    }
+}
+
 fn injected(op: &'static str) -> LogError {
     LogError::Io { op, source: io::Error::other("injected fault") }
 }
@@ -219,15 +229,13 @@ impl LogStore for MemStore {
 
     fn append(&mut self, batch: &LogBatch<'_>) -> Result<(), LogError> {
         let mut inner = self.inner.lock();
-        if inner.poisoned {
-            return Err(LogError::Poisoned);
-        }
+        inner.check()?;
         inner.current.check(batch)?;
         if inner.faults.full {
             return Err(LogError::NoSpace { source: io::ErrorKind::StorageFull.into() });
         }
         if std::mem::take(&mut inner.faults.append) {
-            inner.poisoned = true;
+            inner.poisoned = Some("write");
             return Err(injected("write"));
         }
         let batch = OwnedBatch::new(batch);
@@ -238,11 +246,9 @@ impl LogStore for MemStore {
 
     fn sync(&mut self) -> Result<(), LogError> {
         let mut inner = self.inner.lock();
-        if inner.poisoned {
-            return Err(LogError::Poisoned);
-        }
+        inner.check()?;
         if std::mem::take(&mut inner.faults.sync) {
-            inner.poisoned = true;
+            inner.poisoned = Some("sync");
             return Err(injected("sync"));
         }
         let Inner { durable, pending, .. } = &mut *inner;
@@ -255,9 +261,7 @@ impl LogStore for MemStore {
 
     fn release(&mut self, before: u64) -> Result<(), LogError> {
         let mut inner = self.inner.lock();
-        if inner.poisoned {
-            return Err(LogError::Poisoned);
-        }
+        inner.check()?;
         let covered = inner.durable.snapshot.as_ref().map_or(0, |mark| mark.index);
         if before > covered + 1 {
             return Err(LogError::NoMark { before });

@@ -14,6 +14,7 @@ use super::{
     LogBatch, LogError, LogReader, LogState, LogStore, SnapshotError, SnapshotId, SnapshotMark,
     SnapshotSink, SnapshotSource, SnapshotStore,
 };
+use crate::planted::planted;
 use crate::{HeaderError, convert};
 
 /// How to make or open a [`WalStore`].
@@ -296,7 +297,11 @@ pub(super) fn log_error(error: oarlock_wal::Error) -> LogError {
         Error::NoSpace { ref source, .. } => {
             LogError::NoSpace { source: io::Error::new(source.kind(), error) }
         }
-        Error::Poisoned | Error::Closed => LogError::Poisoned,
+        Error::Poisoned { .. } if planted("poison-without-its-cause") => {
+            LogError::Poisoned { cause: None }
+        }
+        Error::Poisoned { cause } => LogError::Poisoned { cause: Some(Box::new(cause)) },
+        Error::Closed => LogError::Poisoned { cause: Some(Box::new(error)) },
         Error::Corrupt { segment, offset, .. } | Error::UnknownVersion { segment, offset, .. } => {
             let place = Some((segment.to_string().into(), offset));
             LogError::Corrupt { detail: error.to_string(), place }

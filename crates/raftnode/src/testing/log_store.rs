@@ -307,12 +307,15 @@ fn a_failed_sync_poisons_for_good<F: LogFixture>(fixture: &mut F) {
     for _ in 0..2 {
         let synced = log.sync();
         assert!(
-            matches!(synced, Err(LogError::Poisoned)),
+            matches!(synced, Err(LogError::Poisoned { .. })),
             "it must not be tried again: {synced:?}"
         );
         let batch = LogBatch { entries: &entries(4, 4, 1), ..LogBatch::default() };
         let appended = log.append(&batch);
-        assert!(matches!(appended, Err(LogError::Poisoned)), "nothing more is taken: {appended:?}");
+        assert!(
+            matches!(appended, Err(LogError::Poisoned { .. })),
+            "nothing more is taken: {appended:?}"
+        );
     }
     let log = fixture.crash(log);
     assert!(log.state().expect("readable").last_index >= 2, "what was synced before is there");

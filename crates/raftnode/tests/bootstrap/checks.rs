@@ -397,7 +397,7 @@ fn the_log_s_own_failure_passes_through() {
     let result = boot(&mut log, &snapshots, &Boot::Restart);
     assert!(matches!(result, Err(BootError::Log(LogError::Io { .. }))), "{result:?}");
     let result = boot(&mut log, &MemSnapshots::new(), &Boot::Restart);
-    assert!(matches!(result, Err(BootError::Log(LogError::Poisoned))), "{result:?}");
+    assert!(matches!(result, Err(BootError::Log(LogError::Poisoned { .. }))), "{result:?}");
 }
 
 /// What a snapshot holds besides the members.

@@ -7,6 +7,7 @@ mod place;
 #[path = "../support/read_through.rs"]
 mod read_through;
 mod standalone;
+mod welcome;
 
 use std::time::Duration;
 

@@ -217,6 +217,67 @@ fn what_is_promised_is_on_disk_and_never_becomes_less() {
     assert_eq!(promised(&sim), 3 * first);
 }
 
+/// Whatever it has written is durable.
+fn sync(sim: &mut Sim, id: u64) {
+    sim.nodes.get_mut(&id).expect("a node").store.sync().expect("no fault");
+}
+
+/// A member that waits once for what it promised need not do so for good.
+#[test]
+fn a_promise_that_is_over_is_forgotten() {
+    let mut sim = with_lease();
+    let promised = |sim: &Sim| {
+        let metadata = sim.node(2).store.state().expect("it reads").metadata;
+        Metadata::decode(metadata).expect("ours").promised
+    };
+    let (long, short) = (sim.config.promise(), on().election_ticks(6));
+    restart(&mut sim, 2, short.clone());
+    for _ in 0..9 {
+        sim.tick(2);
+        sim.settle();
+        assert_eq!(promised(&sim), long, "it may be in force");
+    }
+    sim.tick(2);
+    assert_eq!(promised(&sim), short.promise(), "it promises that itself");
+    sim.crash(2, 0);
+    assert_eq!(promised(&sim), long, "a crash before the next sync");
+    for _ in 0..10 {
+        sim.tick(2);
+        sim.settle();
+    }
+    sync(&mut sim, 2);
+    assert_eq!(promised(&sim), short.promise());
+    sim.cut.push(2);
+    restart(&mut sim, 2, off());
+    let bound = |sim: &mut Sim| {
+        let ticks = (0..100).take_while(|_| {
+            let bound = sim.node(2).core.is_bound();
+            sim.tick(2);
+            bound
+        });
+        ticks.count()
+    };
+    assert_eq!(bound(&mut sim), 6, "100 ms and five ticks for those that were counted badly");
+    sync(&mut sim, 2);
+    restart(&mut sim, 2, off());
+    assert_eq!(bound(&mut sim), 0, "nothing was promised since");
+}
+
+/// Not by the life after the next: what is left of a promise is not known to it, so it keeps all of it.
+#[test]
+fn a_promise_is_kept_by_those_who_start_again_before_it_is_over() {
+    let mut sim = with_lease();
+    sim.cut.push(1);
+    for id in [2, 3] {
+        restart(&mut sim, id, off());
+        (0..9).for_each(|_| sim.tick(id));
+        sim.poll(id);
+        sync(&mut sim, id);
+        restart(&mut sim, id, off());
+    }
+    nobody_is_elected_for_ten_ticks(sim);
+}
+
 /// Whoever drives a core alone and does not write it down.
 #[test]
 fn what_is_not_on_disk_is_not_promised() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 
-use oarlock_raftnode::bootstrap::{Boot, boot};
+use oarlock_raftnode::bootstrap::{Boot, boot, forget_promises};
 use oarlock_raftnode::core::{
     Core, Effects, Event, Held, MembersApplied, Persist, Restore, StepError,
 };
@@ -264,6 +264,9 @@ impl Sim {
                 Event::Quarantined(_) => node.quarantined = true,
                 Event::Removed => node.removed = true,
                 Event::Promise { by, enough, .. } => node.promises.push((by, enough)),
+                Event::PromisesKept { longest } => {
+                    forget_promises(&mut node.store, longest).expect("it writes");
+                }
                 Event::Disagreement { index, reason } => {
                     panic!("node {id}, entry {index}: {reason}")
                 }

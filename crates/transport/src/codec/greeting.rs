@@ -119,8 +119,9 @@ impl Greeting {
     }
 
     pub(crate) fn into_info(self) -> PeerInfo {
-        let Self { from, cluster, incarnation, urls, hello, .. } = self;
-        PeerInfo { id: from, cluster, incarnation, urls, hello }
+        let Self { from, cluster, incarnation, urls, hello, max_frame, .. } = self;
+        let max_frame = usize::try_from(max_frame).unwrap_or(usize::MAX);
+        PeerInfo { id: from, cluster, incarnation, urls, hello, max_frame }
     }
 }
 

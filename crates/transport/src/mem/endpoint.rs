@@ -416,7 +416,7 @@ impl Endpoint {
 
     fn introduce(&self, hello: Bytes) -> PeerInfo {
         let Identity { id, cluster, incarnation, ref urls } = self.identity;
-        PeerInfo { id, cluster, incarnation, urls: urls.clone(), hello }
+        PeerInfo { incarnation, urls: urls.clone(), hello, ..PeerInfo::new(id, cluster) }
     }
 
     fn disconnected(&self, id: u64) {

@@ -167,12 +167,13 @@ fn send(
     mut batch: Vec<Envelope>,
     scratch: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let before = batch.len();
-    batch.retain(|envelope| fits(envelope, link.limits) || planted("the-receivers-limit-is-ours"));
-    let too_large = (before - batch.len()) as u64;
-    if too_large > 0 {
-        shared.too_large(peer.id, too_large);
-    }
+    batch.retain(|envelope| {
+        let fits = fits(envelope, link.limits) || planted("the-receivers-limit-is-ours");
+        if !fits {
+            shared.too_large(peer.id, envelope, link.limits);
+        }
+        fits
+    });
     scratch.clear();
     let mut ends = Vec::with_capacity(batch.len());
     for envelope in &batch {

@@ -289,7 +289,7 @@ impl Transport for TcpTransport {
                 continue;
             }
             if !lane::fits(&envelope, limits) {
-                shared.too_large(to, 1);
+                shared.too_large(to, &envelope, limits);
                 continue;
             }
             let label = envelope.label;

@@ -18,7 +18,7 @@ use crate::counters::{Counters, bump};
 use crate::crew::Crew;
 use crate::outcome::InFlight;
 use crate::reporter::Reporter;
-use crate::{Handler, Identity, Refusal};
+use crate::{Envelope, Handler, Identity, Refusal};
 
 pub(super) struct Shared {
     pub(super) identity: Identity,
@@ -218,12 +218,20 @@ impl Shared {
         self.gripes.due(what, id)
     }
 
-    /// Envelopes larger than a frame can never be sent.
-    pub(super) fn too_large(&self, id: u64, count: u64) {
-        self.counters.peer(id, |stats| stats.dropped += count);
+    /// An envelope larger than a frame, of ours or as the peer reads them, can never be sent.
+    pub(super) fn too_large(&self, id: u64, envelope: &Envelope, limits: Limits) {
+        self.counters.peer(id, |stats| {
+            stats.dropped += 1;
+            stats.too_large += 1;
+        });
         self.reporter.unreachable(id);
         if self.gripes.due("too_large", id) {
-            log::error!(peer:? = format_args!("{id:x}"), count; "dropped what is larger than a frame may be");
+            let (bytes, payloads) = (envelope.content_len(), envelope.payloads.len());
+            let Limits { body: max_bytes, payloads: max_payloads } = limits;
+            log::error!(
+                peer:? = format_args!("{id:x}"), label = envelope.label, bytes, payloads, max_bytes, max_payloads;
+                "dropped what is larger than a frame to this peer may be: it never arrives"
+            );
         }
     }
 }

@@ -287,6 +287,25 @@ fn what_cannot_be_queued_is_dropped_counted_and_reported() {
     first.wait_unreachable(3);
 }
 
+/// A peer may be configured to read less than we do. It is told so in time, and what it can read goes on.
+#[test]
+fn what_a_peer_does_not_read_is_not_sent_to_it_and_counted() {
+    let ((one, first), (two, inbox)) =
+        (member(1, options()), member(2, options().max_frame(64 << 10)));
+    introduce(&one, 2, &two);
+    connected(&one, 2);
+    let told = |event: &Event| matches!(event, Event::Admitted(peer) if peer.max_frame == 64 << 10);
+    first.wait("the peer's limit", |events| events.iter().any(told));
+    let large = Envelope { head: vec![0; 100 << 10].into(), ..envelope(2, Lane::Append, "") };
+    one.send(vec![large, envelope(2, Lane::Append, "small")]);
+    inbox.wait_received(1);
+    eventually("counting", || {
+        let stats = &one.stats().peers[&2];
+        (stats.too_large, stats.dropped, stats.sent_frames) == (1, 1, 1)
+    });
+    first.wait_unreachable(2);
+}
+
 #[test]
 fn wrong_cluster_wrong_member_removed_and_rejected_are_told_to_both_sides() {
     let (one, first) = member(1, options());

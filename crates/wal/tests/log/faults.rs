@@ -19,15 +19,20 @@ fn a_failed_sync_is_never_retried() {
     disk.fail_nth(Op::Sync, 1, Fault::Io);
     assert!(matches!(log.wait(ticket), Err(Error::Io { op: "sync", .. })));
     let syncs = disk.count(Op::Sync);
-    assert!(matches!(log.wait(ticket), Err(Error::Poisoned)));
-    assert!(matches!(log.sync(), Err(Error::Poisoned)));
-    assert!(matches!(log.append(&Batch::of(&run(5..=5, 1))), Err(Error::Poisoned)));
-    assert!(matches!(log.release(1), Err(Error::Poisoned)));
-    assert!(matches!(log.prepare(), Err(Error::Poisoned)));
-    assert!(matches!(log.idle(), Err(Error::Poisoned)));
+    assert!(matches!(log.wait(ticket), Err(Error::Poisoned { .. })));
+    let Err(Error::Poisoned { cause }) = log.sync() else { panic!("it took another sync") };
+    assert_eq!(
+        cause.to_string(),
+        format!("cannot sync {}", segment(1).display()),
+        "why, and where"
+    );
+    assert!(matches!(log.append(&Batch::of(&run(5..=5, 1))), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.release(1), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.prepare(), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.idle(), Err(Error::Poisoned { .. })));
     log.wait(early).expect("was durable before");
     assert_eq!(all(&log).len(), 4, "reads go on");
-    assert!(matches!(log.close(), Err(Error::Poisoned)));
+    assert!(matches!(log.close(), Err(Error::Poisoned { .. })));
     assert_eq!(disk.count(Op::Sync), syncs, "nobody tried again");
 
     // The same kernel still shows the bytes that the disk never got: what is accepted is written anew (O20).
@@ -46,7 +51,7 @@ fn a_failed_or_short_write_poisons() {
         disk.fail_nth(Op::Write, 1, fault);
         let error = log.append(&Batch::of(&run(3..=3, 1))).expect_err("fails");
         assert!(matches!(error, Error::Io { op: "write to", .. }), "{error}");
-        assert!(matches!(log.append(&Batch::of(&run(3..=3, 1))), Err(Error::Poisoned)));
+        assert!(matches!(log.append(&Batch::of(&run(3..=3, 1))), Err(Error::Poisoned { .. })));
         assert_eq!(log.last_index(), 2, "not readable either");
         drop(log);
         assert_eq!(reopen(&disk.kill()).expect("opens").last_index(), 2);
@@ -165,7 +170,7 @@ fn a_failed_sync_of_the_directory_poisons() {
     let log = options(&disk).create(DIR, b"").expect("creates");
     disk.fail_nth(Op::SyncDir, 1, Fault::Io);
     assert!(matches!(log.prepare(), Err(Error::Io { .. })));
-    assert!(matches!(log.append(&Batch::of(&run(1..=1, 1))), Err(Error::Poisoned)));
+    assert!(matches!(log.append(&Batch::of(&run(1..=1, 1))), Err(Error::Poisoned { .. })));
 
     let disk = SimDisk::new();
     let log = options(&disk).create(DIR, b"").expect("creates");
@@ -174,7 +179,7 @@ fn a_failed_sync_of_the_directory_poisons() {
     append(&log, &Batch::compact(SnapshotMark::new(20, 1, "")));
     disk.fail_nth(Op::SyncDir, 1, Fault::Io);
     assert!(matches!(log.release(21), Err(Error::Io { .. })));
-    assert!(matches!(log.release(21), Err(Error::Poisoned)));
+    assert!(matches!(log.release(21), Err(Error::Poisoned { .. })));
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Node {
                     self.count();
                 }
                 Data::Status(reply) => {
-                    let status = status(&self.core, &self.shared, self.unapplied);
+                    let status = status(&self.core, &self.shared, &self.out, self.unapplied);
                     self.shared.publish(|published| published.status = status.clone());
                     let _ = reply.try_send(status); // it has room, or nobody waits any more
                 }

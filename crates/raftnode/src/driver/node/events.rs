@@ -7,6 +7,7 @@ use super::Node;
 use crate::core::{Event, RoleChange};
 use crate::driver::clock::LINGER;
 use crate::driver::handoff;
+use crate::driver::writer::Job;
 use crate::failpoint::fail_point;
 use crate::hex::Hex;
 use crate::{LogError, NodeError, ProposeError, ReadError, Vitals};
@@ -25,6 +26,10 @@ impl Node {
                 }
                 Event::MembersChanged => self.members_changed()?,
                 Event::Promise { by, promise, enough } => self.promise_heard(by, promise, enough),
+                Event::PromisesKept { longest } => {
+                    log::info!(id:% = Hex(self.shared.id), longest:?; "kept what earlier lives promised");
+                    self.submit(Job::Promised(longest))?;
+                }
                 Event::SnapshotWanted(wish) => {
                     log::info!(id:% = Hex(self.shared.id), to:% = Hex(wish.to); "a follower needs a newer snapshot");
                     let _ = self.threads.apply.send(handoff::Job::Snapshot); // if it has gone, it has said why
@@ -84,6 +89,7 @@ impl Node {
         let births = self.core.births().clone();
         let gone = self.core.gone().clone();
         self.out.known.follow(self.shared.id, &*transport, &cluster, &gone);
+        self.shared.links.keep(|id| self.out.known.contains(id));
         self.shared.publish(|published| {
             published.gone = gone;
             published.cluster = cluster;

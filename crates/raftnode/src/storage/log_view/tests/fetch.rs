@@ -130,7 +130,7 @@ fn what_has_changed_meanwhile_is_void_be_it_entries_or_an_error() {
             let fetch = view.take_fetch().expect("noted");
             let read = fetch.read(&*view.reader());
             change(&mut view);
-            let read = if fails { Err(LogError::Poisoned) } else { read };
+            let read = if fails { Err(LogError::Poisoned { cause: None }) } else { read };
             view.put_fetched(&fetch, read).expect("of no interest");
             assert!(view.fetches.as_ref().is_some_and(|fetches| fetches.here(2).is_empty()));
         }
@@ -160,5 +160,8 @@ fn a_read_that_fails_or_brings_something_else_is_an_error() {
     let (_, mut view, _) = cold();
     assert!(unavailable(send(&view, 2, u64::MAX)));
     let fetch = view.take_fetch().expect("noted");
-    assert!(matches!(view.put_fetched(&fetch, Err(LogError::Poisoned)), Err(LogError::Poisoned)));
+    assert!(matches!(
+        view.put_fetched(&fetch, Err(LogError::Poisoned { cause: None })),
+        Err(LogError::Poisoned { .. })
+    ));
 }
