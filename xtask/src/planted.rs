@@ -17,8 +17,11 @@
 use crate::sh;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Set for the compiler runs that this program wraps.
@@ -83,28 +86,49 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
             ));
         }
     }
-    for bug in &bugs {
-        let begin = Instant::now();
-        let ran =
-            execute(&root, &bug.target, &programs[&bug.target], &[&bug.test], Some(&bug.name))?;
-        match ran.verdict(bug) {
-            Ok(()) => println!(
-                "planted: {}: caught by {} ({:.1} s)",
-                bug.name,
-                bug.test,
-                begin.elapsed().as_secs_f64()
-            ),
-            Err(why) => {
-                println!("planted: {}: NOT CAUGHT by {}", bug.name, bug.test);
-                faults.push(format!("{}: {why}:\n{}", bug.name, ran.output));
-            }
-        }
-    }
+    faults.extend(try_all(&root, &bugs, &programs));
     if faults.is_empty() {
         println!("{} planted bugs, each caught by its test", bugs.len());
         return Ok(());
     }
     Err(faults.join("\n\n"))
+}
+
+/// Switches on one bug after the other, as many side by side as there are processors, and says who was not caught: their
+/// tests mostly wait for timeouts, and each is a process of its own.
+fn try_all(root: &Path, bugs: &[Bug], programs: &BTreeMap<Target, PathBuf>) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut faults = Vec::new();
+        while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let begin = Instant::now();
+            let ran = execute(root, &bug.target, &programs[&bug.target], &[&bug.test], Some(bug));
+            let caught = ran.and_then(|ran| {
+                ran.verdict(bug).map_err(|why| format!("{}: {why}:\n{}", bug.name, ran.output))
+            });
+            match caught {
+                Ok(()) => println!(
+                    "planted: {}: caught by {} ({:.1} s)",
+                    bug.name,
+                    bug.test,
+                    begin.elapsed().as_secs_f64()
+                ),
+                Err(why) => {
+                    println!("planted: {}: NOT CAUGHT by {}", bug.name, bug.test);
+                    faults.push(why);
+                }
+            }
+        }
+        faults
+    };
+    let side_by_side = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..side_by_side).map(|_| scope.spawn(work)).collect();
+        let joined = workers.into_iter().map(|worker| {
+            worker.join().unwrap_or_else(|_| vec!["a thread of this program panicked".to_owned()])
+        });
+        joined.flatten().collect()
+    })
 }
 
 /// The lists, by the crate's directory.
@@ -234,14 +258,15 @@ fn execute(
     target: &Target,
     program: &Path,
     tests: &[&str],
-    bug: Option<&str>,
+    bug: Option<&Bug>,
 ) -> Result<Ran, String> {
     let short = target.package.trim_start_matches("oarlock-");
     let dir = match short {
         "tests" => root.join("tests"),
         short => root.join("crates").join(short),
     };
-    let said = sh::target_dir(root).join(format!("planted-{}.txt", std::process::id()));
+    let name = bug.map_or("none", |bug| &bug.name);
+    let said = sh::target_dir(root).join(format!("planted-{name}-{}.txt", std::process::id()));
     let open = || fs::File::create(&said).map_err(|error| format!("{}: {error}", said.display()));
     let file = open()?;
     let mut command = Command::new(program);
@@ -251,7 +276,7 @@ fn execute(
         .env("OARLOCK_SKIPS", sh::target_dir(root).join("skipped-planted.txt"));
     command.env("RUST_BACKTRACE", "0");
     if let Some(bug) = bug {
-        command.env(SWITCH, bug);
+        command.env(SWITCH, &bug.name);
     }
     let errors = file.try_clone().map_err(|error| error.to_string())?;
     command.stdin(Stdio::null()).stdout(file).stderr(errors);
@@ -265,7 +290,7 @@ fn execute(
                 let _ = child.wait();
                 break None;
             }
-            None => std::thread::sleep(Duration::from_millis(20)),
+            None => thread::sleep(Duration::from_millis(20)),
         }
     };
     let output = fs::read(&said).map_err(|error| error.to_string())?;
