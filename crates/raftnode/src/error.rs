@@ -1,9 +1,11 @@
 //! What can go wrong: whose fault it is, and what to do next.
 
+use std::fmt;
 use std::sync::Arc;
 
 use oarlock_membership::ChangeError;
 
+use crate::chain::Chain;
 use crate::waiter::Abandoned;
 use crate::{ApplyError, ConfigError, LogError, RestoreError, SnapshotError, SnapshotId};
 
@@ -385,9 +387,31 @@ impl NodeEnd {
     }
 }
 
+/// With the error and what caused it, such as `failed: the log failed: cannot sync the log: input/output error`.
+impl fmt::Display for NodeEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::Removed => f.write_str("removed from the cluster"),
+            Self::Failed(error) => write!(f, "failed: {}", Chain(&**error)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_reads_as_its_reason() {
+        let panicked = NodeError::Panicked { thread: "oarlock-node", message: "no".into() };
+        assert_eq!(
+            NodeEnd::Failed(Arc::new(panicked)).to_string(),
+            "failed: oarlock-node panicked: no"
+        );
+        assert_eq!(NodeEnd::Stopped.to_string(), "stopped");
+        assert_eq!(NodeEnd::Removed.to_string(), "removed from the cluster");
+    }
 
     #[test]
     fn only_an_unknown_outcome_is_not_definite() {
