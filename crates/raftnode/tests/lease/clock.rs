@@ -7,6 +7,8 @@ pub(crate) const FASTEST: u64 = 1045;
 
 /// In microseconds of its own.
 const TICK: u64 = 100_000;
+/// Longer than any promise: no two of the things that may go wrong once fall into the same one.
+const WHILE: u64 = 25 * TICK;
 
 pub(crate) struct Clock {
     speed: u64,
@@ -16,12 +18,23 @@ pub(crate) struct Clock {
     late: u64,
     /// Ticks that are still to be counted and are none of its.
     extra: u32,
+    /// Until when a promise may have a tick in it that was late, and ticks that are none of its.
+    late_until: u64,
+    hurried_until: u64,
 }
 
 impl Clock {
     pub(crate) fn new(rng: &mut fastrand::Rng, shows: u64) -> Self {
         let due = shows + rng.u64(..TICK);
-        Self { speed: rng.u64(SLOWEST..=FASTEST), shows, due, late: 0, extra: 0 }
+        Self {
+            speed: rng.u64(SLOWEST..=FASTEST),
+            shows,
+            due,
+            late: 0,
+            extra: 0,
+            late_until: 0,
+            hurried_until: 0,
+        }
     }
 
     pub(crate) const fn shows(&self) -> u64 {
@@ -32,10 +45,13 @@ impl Clock {
         self.speed = speed;
     }
 
-    /// Counts too much once: a tick that is late and one that is made up for, and two after a snapshot; those that are late
-    /// already among them. Not again before all that was promised meanwhile is over.
+    /// Counts too much once: a tick that is late and one that is made up for, and two after a snapshot; if one has been late
+    /// already, only the latter. Not again before all that was promised meanwhile is over.
     pub(crate) const fn hurry(&mut self) {
-        self.extra = if self.late > 0 { 2 } else { 4 };
+        if self.shows >= self.hurried_until {
+            self.extra = if self.shows < self.late_until { 2 } else { 4 };
+            self.hurried_until = self.shows + WHILE;
+        }
     }
 
     /// Whether it ticks soon.
@@ -51,7 +67,11 @@ impl Clock {
         if self.shows < self.due + self.late {
             return extra;
         }
-        self.late = if calm && rng.u32(..8) == 0 { rng.u64(..TICK * 19 / 10) } else { 0 };
+        self.late = 0;
+        if calm && self.shows >= self.hurried_until && rng.u32(..64) == 0 {
+            self.late = rng.u64(..TICK * 19 / 10);
+            self.late_until = self.due + WHILE;
+        }
         let ticks = if self.shows >= self.due + TICK { 2 } else { 1 };
         self.due += u64::from(ticks) * TICK;
         ticks + extra
