@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use oarlock_raftnode::bootstrap::{Boot, Recovered, Standalone, boot};
 use oarlock_raftnode::membership::{ProposalId, UncommittedTail};
@@ -89,6 +90,11 @@ fn a_start_reads_what_is_not_committed_once() {
         .expect("it starts");
     node.campaign(); // before which raft-rs counts the changes that are committed
     assert_eq!(node.status().commit, 3, "it cannot win");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while reads.times(3) < 2 {
+        assert!(Instant::now() < deadline, "what is committed was not read for the apply loop");
+        std::thread::sleep(Duration::from_millis(1)); // another thread reads it
+    }
     for index in 1..=LAST {
         let applied = u32::from(index <= 3);
         assert_eq!(reads.times(index), 1 + applied, "entry {index}");
