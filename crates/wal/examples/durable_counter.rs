@@ -1,6 +1,6 @@
 //! The log under a loop of one's own: a counter that survives whatever happens to its process.
 //!
-//! `cargo run -p oarlock-wal --example own_loop`. It shows the three orders that a user of this crate keeps: what is
+//! `cargo run -p oarlock-wal --example durable_counter`. It shows the three orders that a user of this crate keeps: what is
 //! answered was waited for; what is recovered is the snapshot that the log vouches for, and the entries behind it; and a
 //! prefix is given up as file, mark, release, purge.
 
